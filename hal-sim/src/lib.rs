@@ -1,0 +1,1 @@
+//! lastgasp-hal-sim
