@@ -45,8 +45,9 @@ pub struct Encoder<'t> {
 impl<'t> Encoder<'t> {
     /// An encoder over `table`, whose contents do not matter.
     ///
-    /// Meant are lengths that are powers of two, from 256 up; 4096 is typical. Of any other length the largest power
-    /// of two within is used, and an empty table packs to literals only.
+    /// Its length should be a power of two from 256 up; 4096 is typical, 1024 packs some 4 % worse, 256 some 25 %
+    /// (but as well in blocks of 4 KiB). Of another length the largest power of two within is used, and an empty table
+    /// packs to literals only.
     #[must_use]
     pub fn new(table: &'t mut [u32]) -> Self {
         Self { table }
@@ -587,7 +588,7 @@ mod tests {
         }
 
         #[test]
-        fn any_packed_bytes_do_not_panic(packed in prop::collection::vec(any::<u8>(), 0..300), raw_len in 0_usize..2000) {
+        fn no_packed_bytes_panic(packed in prop::collection::vec(any::<u8>(), 0..300), raw_len in 0_usize..2000) {
             let _ = decompress(&packed, &mut vec![0; raw_len]);
         }
     }
