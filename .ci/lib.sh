@@ -5,7 +5,7 @@
 # Environment:
 #   CI                      "true" makes a part that cannot be installed a failure instead of a skip
 #   LASTGASP_TARGET_DIR     where cargo builds (default: lastgasp-target in the user's cache directory)
-#   LASTGASP_NO_RUSTUP      "1" never asks rustup for a target, so that the way by Debian's rustc can be tested
+#   LASTGASP_NO_RUSTUP      "1" takes no cross target from rustup, so that the way by Debian's rustc can be tested
 
 # Builds outlive the clone they were made from, so that a fresh clone does not begin from nothing.
 CARGO_TARGET_DIR="${LASTGASP_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/lastgasp-target}"
@@ -55,8 +55,10 @@ apt_get() {
         -o Acquire::Retries=2 "$@"
 }
 
-# True if rustc of the active toolchain has a standard library for target $1.
-has_rust_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
+# True if rustc of the active toolchain has a standard library for target $1, and may be used for it.
+has_rust_target() {
+    [ "${LASTGASP_NO_RUSTUP:-}" != 1 ] && [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]
+}
 
 # Debian's rustc, of a package that also ships the sources of the standard library.
 DEBIAN_RUSTC=/usr/bin/rustc
