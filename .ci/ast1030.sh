@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Runs ast1030-evb firmware under QEMU on an image of its flash chip. Sourced after lib.sh, never run.
 
+set -euo pipefail
+
 # The target the firmware is built for.
 AST1030_TARGET=thumbv7em-none-eabihf
 

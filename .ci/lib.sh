@@ -7,6 +7,8 @@
 #   LASTGASP_TARGET_DIR     where cargo builds (default: lastgasp-target in the user's cache directory)
 #   LASTGASP_NO_RUSTUP      "1" takes no cross target from rustup, so that the way by Debian's rustc can be tested
 
+set -euo pipefail
+
 # Builds outlive the clone they were made from, so that a fresh clone does not begin from nothing.
 CARGO_TARGET_DIR="${LASTGASP_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/lastgasp-target}"
 export CARGO_TARGET_DIR

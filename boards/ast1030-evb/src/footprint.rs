@@ -5,8 +5,9 @@ use core::ptr;
 
 use cortex_m_rt::STACK_PAINT_VALUE;
 
+// SAFETY: cortex-m-rt's linker script defines these marks. Their addresses mean something; nothing is read at them
+// but the stack, below.
 unsafe extern "C" {
-    // Marks of cortex-m-rt's linker script: their addresses mean something, there is nothing to read at them.
     static __vector_table: u32;
     static __sidata: u32;
     static __sdata: u32;

@@ -132,7 +132,7 @@ impl<E: fmt::Debug> fmt::Display for Error<E> {
             Self::Spi(e) => write!(f, "the SPI bus of the flash chip failed: {e:?}"),
             Self::UnknownChip(id) => write!(
                 f,
-                "no supported flash chip: JEDEC id {:02x} {:02x} {:02x}, expected ef .. 10 to 18; check wiring and type",
+                "no supported flash chip: JEDEC id {:02x} {:02x} {:02x}, not ef .. 10 to 18; check wiring and type",
                 id.manufacturer, id.memory_type, id.capacity
             ),
             Self::Protected { status1, status2 } => write!(
