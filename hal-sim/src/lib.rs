@@ -1,1 +1,45 @@
-//! lastgasp-hal-sim
+//! lastgasp-hal-sim: the hardware that the engine runs on, simulated, so that its power can be cut anywhere.
+//!
+//! - [`disk::SimDisk`]: a disk with a volatile cache; implements [`lastgasp_core::hal::Storage`].
+//! - [`nor::SimNor`]: NOR flash; implements the `embedded-storage` NOR traits, for the adapter in core.
+//! - [`cuttable::Cuttable`]: what both have in common, so that one driver cuts both.
+//! - [`outcome::Outcome`]: what a cut leaves behind, with a short id that replays it.
+//!
+//! Invariants of the whole crate:
+//! - everything is a function of the configuration, the calls made and the seeds: no clock, no thread, no entropy;
+//! - a defect of the caller (a misaligned write, a write over a live one, programming a 0 to 1) is a panic that says
+//!   what was wrong; a fault of the hardware is an error;
+//! - media are values: a clone shares its pages until one side writes, so a driver may keep one per cut point.
+//!
+//! # A campaign in short
+//!
+//! ```
+//! use lastgasp_core::hal::{ReadStorage, Storage};
+//! use lastgasp_hal_sim::cuttable::Cuttable;
+//! use lastgasp_hal_sim::disk::{DiskConfig, SimDisk};
+//! use lastgasp_hal_sim::outcome::Plan;
+//!
+//! let mut disk = SimDisk::new(DiskConfig::new(16, 4096));
+//! disk.record_cuts(true);
+//! disk.write(0, &[7; 512]).unwrap();
+//! disk.sync().unwrap();
+//! disk.write(512, &[8; 1024]).unwrap();
+//! for cut in disk.take_cuts() {
+//!     for outcome in cut.outcomes(&Plan::default()) {
+//!         let mut rebooted = cut.after(&outcome);
+//!         let mut byte = [0];
+//!         rebooted.read(0, &mut byte).unwrap();
+//!         // The write is synced once two operations went through.
+//!         assert!(cut.ops() < 2 || byte == [7], "replay with cut {} and outcome {outcome}", cut.ops());
+//!     }
+//! }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod cuttable;
+pub mod disk;
+pub mod image;
+pub mod nor;
+pub mod outcome;
+pub mod power;
+pub mod rng;
