@@ -1,8 +1,9 @@
 //! The bytes of a medium, in pages that clones share until one of them writes.
 //!
 //! Invariants:
-//! - cloning costs one reference count a page; a write copies only the pages it touches and that are shared;
-//! - a fresh image holds one page in memory, however large it is;
+//! - pages hang on nodes of up to 128 pages; cloning costs one reference count a node, so that a clone of a real
+//!   geometry is as cheap as one of a toy; a write copies only the shared pages and nodes it touches;
+//! - a fresh image holds one page of bytes in memory, however large it is;
 //! - the length never changes after construction except by [`Image::truncate`]; bytes beyond it do not exist.
 
 use std::ops::Range;
@@ -11,10 +12,15 @@ use std::sync::Arc;
 /// Bytes in one shared page.
 const PAGE: usize = 4096;
 
+/// Pages on one node.
+const FAN: usize = 128;
+
+type Page = Arc<[u8; PAGE]>;
+
 /// The bytes of a medium.
 #[derive(Clone)]
 pub struct Image {
-    pages: Vec<Arc<[u8; PAGE]>>,
+    nodes: Vec<Arc<Vec<Page>>>,
     len: usize,
 }
 
@@ -22,8 +28,14 @@ impl Image {
     /// `len` bytes of `byte`.
     #[must_use]
     pub fn filled(len: usize, byte: u8) -> Self {
+        let pages = len.div_ceil(PAGE);
         let page = Arc::new([byte; PAGE]);
-        Self { pages: vec![page; len.div_ceil(PAGE)], len }
+        let full = Arc::new(vec![Arc::clone(&page); FAN]);
+        let mut nodes = vec![full; pages / FAN];
+        if !pages.is_multiple_of(FAN) {
+            nodes.push(Arc::new(vec![page; pages % FAN]));
+        }
+        Self { nodes, len }
     }
 
     /// A copy of `bytes`.
@@ -49,7 +61,11 @@ impl Image {
     /// Cuts off everything from `len` on, as a copy of a store that was cut short.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-        self.pages.truncate(self.len.div_ceil(PAGE));
+        let pages = self.len.div_ceil(PAGE);
+        self.nodes.truncate(pages.div_ceil(FAN));
+        if let Some(last) = self.nodes.last_mut().filter(|_| !pages.is_multiple_of(FAN)) {
+            Arc::make_mut(last).truncate(pages % FAN);
+        }
     }
 
     /// Copies the bytes at `at` into `into`.
@@ -62,7 +78,7 @@ impl Image {
         while done < into.len() {
             let (page, offset) = ((at + done) / PAGE, (at + done) % PAGE);
             let part = (PAGE - offset).min(into.len() - done);
-            into[done..done + part].copy_from_slice(&self.pages[page][offset..offset + part]);
+            into[done..done + part].copy_from_slice(&self.page(page)[offset..offset + part]);
             done += part;
         }
     }
@@ -74,7 +90,7 @@ impl Image {
     #[must_use]
     pub fn byte(&self, at: usize) -> u8 {
         self.check(at, 1);
-        self.pages[at / PAGE][at % PAGE]
+        self.page(at / PAGE)[at % PAGE]
     }
 
     /// Puts `bytes` at `at`.
@@ -117,7 +133,7 @@ impl Image {
         while at < range.end {
             let offset = at % PAGE;
             let part = (PAGE - offset).min(range.end - at);
-            change(at, &mut Arc::make_mut(&mut self.pages[at / PAGE])[offset..offset + part]);
+            change(at, &mut self.page_mut(at / PAGE)[offset..offset + part]);
             at += part;
         }
     }
@@ -138,19 +154,32 @@ impl Image {
     pub fn differing_blocks(&self, other: &Self, block: usize) -> Vec<usize> {
         assert_eq!(self.len, other.len, "images of different length");
         let mut found: Vec<usize> = Vec::new();
-        for (number, (a, b)) in self.pages.iter().zip(&other.pages).enumerate() {
-            if Arc::ptr_eq(a, b) {
+        for (node, (ours, theirs)) in self.nodes.iter().zip(&other.nodes).enumerate() {
+            if Arc::ptr_eq(ours, theirs) {
                 continue;
             }
-            let limit = PAGE.min(self.len - number * PAGE);
-            for offset in (0..limit).filter(|&offset| a[offset] != b[offset]) {
-                let start = (number * PAGE + offset) / block * block;
-                if found.last() != Some(&start) {
-                    found.push(start);
+            for (page, (a, b)) in ours.iter().zip(theirs.iter()).enumerate() {
+                if Arc::ptr_eq(a, b) || a == b {
+                    continue;
+                }
+                let first = (node * FAN + page) * PAGE;
+                for offset in (0..PAGE.min(self.len - first)).filter(|&offset| a[offset] != b[offset]) {
+                    let start = (first + offset) / block * block;
+                    if found.last() != Some(&start) {
+                        found.push(start);
+                    }
                 }
             }
         }
         found
+    }
+
+    fn page(&self, number: usize) -> &[u8; PAGE] {
+        &self.nodes[number / FAN][number % FAN]
+    }
+
+    fn page_mut(&mut self, number: usize) -> &mut [u8; PAGE] {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.nodes[number / FAN])[number % FAN])
     }
 
     fn check(&self, at: usize, len: usize) {
@@ -196,6 +225,21 @@ mod tests {
         assert_eq!(image.to_vec(), [0, 0, 0, 0x80, 0, 9, 9, 0, 0, 0]);
         image.truncate(4);
         assert_eq!(image.to_vec(), [0, 0, 0, 0x80]);
+    }
+
+    #[test]
+    fn images_of_many_nodes_read_write_compare_and_truncate() {
+        let end = 2 * FAN * PAGE + 3 * PAGE;
+        let mut image = Image::filled(end, 1);
+        let before = image.clone();
+        image.fill(FAN * PAGE - 1..FAN * PAGE + 1, 2);
+        image.write(end - 1, &[3]);
+        assert_eq!(image.differing_blocks(&before, PAGE), [(FAN - 1) * PAGE, FAN * PAGE, end - PAGE]);
+        assert_eq!([image.byte(FAN * PAGE - 2), image.byte(FAN * PAGE), image.byte(end - 1)], [1, 2, 3]);
+        image.truncate(FAN * PAGE);
+        assert_eq!((image.len(), image.byte(FAN * PAGE - 1), before.len()), (FAN * PAGE, 2, end));
+        image.truncate(0);
+        assert!(image.is_empty() && image == Image::from_bytes(&[]));
     }
 
     #[test]

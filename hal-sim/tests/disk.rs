@@ -207,9 +207,12 @@ fn a_medium_that_turns_read_only_loses_what_was_not_synced_and_stays_so() {
 fn a_worn_segment_and_a_bad_sector_are_reported() {
     let mut disk = disk();
     disk.wear_out(1);
-    assert_eq!(disk.write(4096, &[1; 512]), Err(Fault::Broken(StorageErrorKind::Worn)));
+    let worn = Err(Fault::Broken(StorageErrorKind::Worn));
+    assert_eq!((disk.write(4096, &[1; 512]), disk.erase(1)), (worn, worn));
+    assert_eq!(disk.after(&Outcome::None).erase(1), worn, "for good");
     disk.make_unreadable(512, 512);
     assert_eq!(disk.read(1000, &mut [0; 100]), Err(Fault::Broken(StorageErrorKind::Io)));
+    assert_eq!(disk.after(&Outcome::None).read(512, &mut [0]), Err(Fault::Broken(StorageErrorKind::Io)));
     disk.read(0, &mut [0; 512]).unwrap();
     disk.write(512, &[5; 512]).unwrap();
     assert_eq!(bytes(&mut disk, 1000, 1), [5], "writing mends");

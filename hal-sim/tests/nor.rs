@@ -153,12 +153,23 @@ fn erasing_or_programming_settles_a_metastable_cell() {
 }
 
 #[test]
-fn metastable_cells_outlive_further_cuts() {
-    let nor = cut_program(NorConfig::new(4, 4), &[0; 4]);
+fn metastable_cells_outlive_further_cuts_and_are_drawn_anew() {
+    let nor = cut_program(NorConfig::new(4, 256), &[0; 64]);
     let mut second = nor.after(&Outcome::Metastable(0));
+    assert_eq!(second.peek()[..64], [0; 64], "seed 0 looks applied");
     second.cut_at(Some(0));
     second.write(64, &[0; 4]).unwrap_err();
-    assert!(second.after(&Outcome::All).metastable_bytes() > 0);
+    let third = second.after(&Outcome::All);
+    assert_eq!(third.metastable_bytes(), second.metastable_bytes());
+    assert_ne!(third.peek()[..64], [0; 64]);
+}
+
+#[test]
+fn a_metastable_outcome_leaves_a_metastable_cell_even_of_a_single_bit() {
+    let nor = cut_program(NorConfig::new(4, 4), &[0xff, 0xff, 0xbf, 0xff]);
+    for seed in 0..30 {
+        assert_eq!(nor.after(&Outcome::Metastable(seed)).metastable_bytes(), 1);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! - an erase leaves the old bytes, ones, zeros (a block is programmed before it is erased), a part erased from either
 //!   end, any bits set, anything, or cells between old and erased.
 //!
-//! A cell between 0 and 1 is *metastable* ([`cells`]): it reads differently from one mount to the next, or from one
+//! A cell between 0 and 1 is *metastable*: it reads differently from one mount to the next, or from one
 //! read to the next if so configured, until it is programmed or its block is erased.
 //!
 //! Blocks wear out: their erases or programs fail for good.
