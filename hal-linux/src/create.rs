@@ -22,7 +22,7 @@ use crate::open::{assemble, open_medium, refuse_volatile, take_lock};
 use crate::open_error::{OpenError, sort};
 use crate::probe::{Content, Probe};
 use crate::storage::FileStorage;
-use crate::syscalls::{Kernel, Syscalls, write_zeros};
+use crate::syscalls::{Kernel, Syscalls, preallocate, write_zeros};
 
 /// How much is zero-filled when a store is created; the rest when a segment is first used.
 pub const FILLED_AT_CREATION_BYTES: u64 = 64 * 1024 * 1024;
@@ -87,10 +87,12 @@ pub(crate) fn create_with(
 ) -> Result<FileStorage, OpenError> {
     let (file, kind, is_new) = create_or_open(path, options)?;
     // The lock comes first: only who holds it may remove the file again.
-    take_lock(path, &file)?;
+    let file = take_lock(path, file)?;
     let original_bytes = medium::size_bytes(&file, kind).map_err(|e| sort(path, "asking for the size", e))?;
     let mut undo = Undo { path, file: &file, kind, is_new, original_bytes, armed: true };
     refuse_volatile(path, &file, kind, options.allow_volatile)?;
+    // What is judged blank must be so on the medium, and not in a cache alone.
+    let _ = sys.drop_cache(file.as_fd(), 0, None);
     let probe = Probe { sys: sys.as_ref(), file: &file, kind, size_bytes: original_bytes };
     let content = probe.content().map_err(|e| sort(path, "reading", e))?;
     let old = may_format(path, kind, options.force, content)?;
@@ -189,17 +191,11 @@ impl Place<'_> {
             self.sys.ftruncate(self.file.as_fd(), total).map_err(|e| self.sort("cutting", e))?;
         }
         self.stop_copy_on_write();
-        loop {
-            match self.sys.fallocate(self.file.as_fd(), total) {
-                Ok(()) => return Ok(at_first),
-                Err(Errno::INTR) => {}
-                // No preallocation here (FAT): only what is written is sure to be there, so all of it is.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    self.sys.ftruncate(self.file.as_fd(), total).map_err(|e| self.sort("preallocating", e))?;
-                    return Ok(total);
-                }
-                Err(errno) => return Err(self.sort("preallocating", errno)),
-            }
+        match preallocate(self.sys, self.file.as_fd(), total) {
+            Ok(true) => Ok(at_first),
+            // No preallocation here: only what is written is sure to be there, so all of it is written.
+            Ok(false) => Ok(total),
+            Err(errno) => Err(self.sort("preallocating", errno)),
         }
     }
 

@@ -6,11 +6,12 @@
 //!
 //! `flock` and not an open-file-description lock of fcntl: `/proc/locks` names the holder of the first but not of the
 //! second, and on block devices `flock` is also what keeps udev from probing (systemd's block device locking).
-//! Readers and udev test by taking a shared lock for an instant, so a refused writer tries again for a moment,
-//! unless another writer is seen to hold it.
+//! Readers and udev test by taking a shared lock for an instant, so a refused writer tries again for a tenth of a
+//! second.
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
@@ -19,8 +20,49 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(5);
+/// How often a writer tries to get what somebody else holds.
+pub(crate) const TRIES: u32 = 20;
+/// How long it waits between two tries.
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+
+/// An open store file, with the writer's lock or without; shared by the storage and its sync handles.
+///
+/// The lock is given back by the last of them, and not left to the closing: a child process that is just being started
+/// has inherited the open file, and would keep the lock until its exec.
+#[derive(Debug)]
+pub(crate) struct StoreFile {
+    file: File,
+    locked: bool,
+}
+
+impl StoreFile {
+    /// A file that is only read.
+    pub(crate) fn unlocked(file: File) -> Self {
+        Self { file, locked: false }
+    }
+
+    /// Takes the writer's lock.
+    pub(crate) fn locked(file: File) -> Result<Self, LockError> {
+        lock_exclusive(&file).map(|()| Self { file, locked: true })
+    }
+}
+
+impl Deref for StoreFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for StoreFile {
+    fn drop(&mut self) {
+        if self.locked {
+            // If it fails, the close that follows frees the lock.
+            let _ = flock(&self.file, FlockOperation::Unlock);
+        }
+    }
+}
 
 /// Why the lock was not given.
 #[derive(Debug)]
@@ -31,23 +73,21 @@ pub(crate) enum LockError {
     Io(io::Error),
 }
 
-/// Takes the writer's lock; it is freed when the last handle of this open file is closed.
-pub(crate) fn lock_exclusive(file: &File) -> Result<(), LockError> {
+fn lock_exclusive(file: &File) -> Result<(), LockError> {
     for tried in 1..=TRIES {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(Errno::WOULDBLOCK) => {
-                let pid = writer_pid(file);
-                if pid.is_some() || tried == TRIES {
-                    return Err(LockError::Held { pid });
+                if tried == TRIES {
+                    break;
                 }
                 thread::sleep(PAUSE);
             }
             Err(errno) => return Err(LockError::Io(errno.into())),
         }
     }
-    Err(LockError::Held { pid: None })
+    Err(LockError::Held { pid: writer_pid(file) })
 }
 
 /// `true` if a writer holds the lock. Only for a file that holds no lock itself: it would lose it.
@@ -68,8 +108,12 @@ pub(crate) fn writer_pid(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let device =
         mounted_device(file).unwrap_or_else(|| (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev())));
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| exclusive_holder(line, device, metadata.ino()))
+    // The kernel gives the list piece by piece; one that changes meanwhile may lack an entry, so it is read again.
+    (0..3).find_map(|_| {
+        let locks = std::fs::read("/proc/locks").ok()?;
+        let locks = String::from_utf8_lossy(&locks);
+        locks.lines().find_map(|line| exclusive_holder(line, device, metadata.ino()))
+    })
 }
 
 /// Parses one line of `/proc/locks`: `2: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF`; waiters have an arrow.
@@ -126,7 +170,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let first = File::options().write(true).open(file.path()).unwrap();
         let second = File::options().write(true).open(file.path()).unwrap();
-        lock_exclusive(&first).unwrap();
+        let first = StoreFile::locked(first).unwrap();
         let LockError::Held { pid } = lock_exclusive(&second).unwrap_err() else { panic!("not held") };
         assert_eq!(pid, Some(std::process::id()));
         assert_eq!(is_locked_by_another(&second), Ok(true));

@@ -22,13 +22,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use lastgasp_core::hal::Geometry;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::geometry;
-use crate::lock::{self, LockError};
+use crate::lock::{self, LockError, StoreFile};
 use crate::medium::{self, MediumKind};
 use crate::open_error::{OpenError, sort};
 use crate::probe::{Content, Probe};
@@ -74,10 +75,12 @@ impl OpenOptions {
 
     pub(crate) fn open_with(self, path: &Path, sys: Arc<dyn Syscalls>) -> Result<FileStorage, OpenError> {
         let (file, kind) = open_medium(path, !self.read_only)?;
-        if !self.read_only {
+        let file = if self.read_only {
+            StoreFile::unlocked(file)
+        } else {
             refuse_volatile(path, &file, kind, self.allow_volatile)?;
-            take_lock(path, &file)?;
-        }
+            take_lock(path, file)?
+        };
         let mut report = OpenReport::default();
         refresh_cache(sys.as_ref(), &file, self.read_only, &mut report);
         let size_bytes = medium::size_bytes(&file, kind).map_err(|e| sort(path, "asking for the size", e))?;
@@ -114,7 +117,7 @@ impl FileStorage {
 /// A writable storage over an open medium that has all its bytes.
 pub(crate) fn assemble(
     path: &Path,
-    file: File,
+    file: StoreFile,
     kind: MediumKind,
     geometry: Geometry,
     sys: Arc<dyn Syscalls>,
@@ -122,7 +125,7 @@ pub(crate) fn assemble(
     let path: Arc<Path> = Arc::from(path);
     FileStorage {
         gate: Arc::new(SyncGate::new(Arc::clone(&sys), Arc::clone(&path))),
-        file,
+        file: Arc::new(file),
         sys,
         path,
         kind,
@@ -155,10 +158,15 @@ pub(crate) fn open_medium(path: &Path, write: bool) -> Result<(File, MediumKind)
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | if exclusive { OFlags::EXCL } else { OFlags::empty() };
     let mut options = fs::OpenOptions::new();
     options.read(true).write(write).custom_flags(i32::try_from(flags.bits()).unwrap_or(0));
-    let file = options.open(path).map_err(|error| match raw(&error) {
-        Some(Errno::BUSY) => busy(path),
-        _ => sort(path, "opening", error),
-    })?;
+    let mut tried = 0;
+    let file = loop {
+        tried += 1;
+        match options.open(path) {
+            Ok(file) => break file,
+            Err(error) if raw(&error) == Some(Errno::BUSY) => busy(path, tried)?,
+            Err(error) => return Err(sort(path, "opening", error)),
+        }
+    };
     let metadata = file.metadata().map_err(|e| sort(path, "looking at it", e))?;
     if kind_of(path, &metadata)? != kind {
         return Err(OpenError::NotAFile { path: path.to_path_buf() });
@@ -178,14 +186,22 @@ fn kind_of(path: &Path, metadata: &fs::Metadata) -> Result<MediumKind, OpenError
     MediumKind::of(metadata).ok_or(OpenError::NotAFile { path })
 }
 
-/// Says who claims a device: another writer of ours, which locks it too, or a mount.
-fn busy(path: &Path) -> OpenError {
-    let pid = File::open(path).ok().and_then(|file| lock::writer_pid(&file));
-    let path = path.to_path_buf();
-    match pid {
-        Some(pid) => OpenError::Locked { path, pid: Some(pid) },
-        None => OpenError::Busy { mounted_at: medium::mounted_at(&path), path },
+/// Says who claims a device: a mount, or another writer of ours, which locks it too. As with the lock, the claim may
+/// be one for an instant (a tool that looks for a free device): unless it is a mount, it is worth trying again.
+fn busy(path: &Path, tried: u32) -> Result<(), OpenError> {
+    let mounted_at = medium::mounted_at(path);
+    if mounted_at.is_some() {
+        return Err(OpenError::Busy { path: path.to_path_buf(), mounted_at });
     }
+    if tried >= lock::TRIES {
+        let path = path.to_path_buf();
+        return Err(match File::open(&path).ok().and_then(|file| lock::writer_pid(&file)) {
+            Some(pid) => OpenError::Locked { path, pid: Some(pid) },
+            None => OpenError::Busy { path, mounted_at: None },
+        });
+    }
+    thread::sleep(lock::PAUSE);
+    Ok(())
 }
 
 pub(crate) fn refuse_volatile(path: &Path, file: &File, kind: MediumKind, allowed: bool) -> Result<(), OpenError> {
@@ -198,8 +214,8 @@ pub(crate) fn refuse_volatile(path: &Path, file: &File, kind: MediumKind, allowe
     }
 }
 
-pub(crate) fn take_lock(path: &Path, file: &File) -> Result<(), OpenError> {
-    lock::lock_exclusive(file).map_err(|error| match error {
+pub(crate) fn take_lock(path: &Path, file: File) -> Result<StoreFile, OpenError> {
+    let file = StoreFile::locked(file).map_err(|error| match error {
         LockError::Held { pid } => OpenError::Locked { path: path.to_path_buf(), pid },
         LockError::Io(error) => sort(path, "locking", error),
     })?;
@@ -208,7 +224,7 @@ pub(crate) fn take_lock(path: &Path, file: &File) -> Result<(), OpenError> {
     if links == 0 {
         return Err(OpenError::NotFound { path: path.to_path_buf() });
     }
-    Ok(())
+    Ok(file)
 }
 
 /// F11: see the head of this file.

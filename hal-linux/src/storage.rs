@@ -7,7 +7,6 @@
 //!
 //! Reads and writes go through the page cache. What this needs to be safe is in [`crate::open`].
 
-use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
@@ -18,10 +17,10 @@ use lastgasp_core::hal::{Geometry, ReadStorage, Storage, StorageErrorKind};
 use rustix::io::Errno;
 
 use crate::error::{LinuxStorageError, Operation};
-use crate::lock;
+use crate::lock::{self, StoreFile};
 use crate::medium::MediumKind;
 use crate::sync::{Asker, Reach, SyncGate, SyncHandle};
-use crate::syscalls::{Syscalls, read_up_to, write_all, write_zeros};
+use crate::syscalls::{Syscalls, preallocate, read_up_to, write_all, write_zeros};
 
 /// What opening found out, for reports to people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub struct OpenReport {
 /// A store's medium: one preallocated regular file or one block device.
 #[derive(Debug)]
 pub struct FileStorage {
-    pub(crate) file: File,
+    pub(crate) file: Arc<StoreFile>,
     pub(crate) sys: Arc<dyn Syscalls>,
     pub(crate) path: Arc<Path>,
     pub(crate) kind: MediumKind,
@@ -57,12 +56,12 @@ impl FileStorage {
     /// A handle by which another thread can sync this store. It shares everything with it, the lock too.
     ///
     /// # Errors
-    /// When the process has no file descriptor left, or the store is open read-only.
+    /// When the store is open read-only.
     pub fn sync_handle(&self) -> io::Result<SyncHandle> {
         if !self.writable {
             return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the store is open read-only"));
         }
-        Ok(SyncHandle { file: self.file.try_clone()?, gate: Arc::clone(&self.gate) })
+        Ok(SyncHandle { file: Arc::clone(&self.file), gate: Arc::clone(&self.gate) })
     }
 
     /// `true` if a live writer has this store open; always so for a writer itself.
@@ -170,12 +169,9 @@ impl FileStorage {
             let rule = "the device is smaller than the store on it";
             return Err(self.refuse(StorageErrorKind::OutOfBounds, Operation::Extend, end, 0, rule));
         }
-        let grown = match self.sys.fallocate(self.file.as_fd(), total) {
-            // Without preallocation the size is all there is; the first-lap fill does the rest.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.sys.ftruncate(self.file.as_fd(), total),
-            done => done,
-        };
-        grown.map_err(|errno| self.errno(Operation::Extend, end, 0, errno))?;
+        // Without preallocation the size is all there is; the first-lap fill does the rest.
+        preallocate(self.sys.as_ref(), self.file.as_fd(), total)
+            .map_err(|errno| self.errno(Operation::Extend, end, 0, errno))?;
         self.gate.sync(&self.file, Asker::Layer, Reach::All)?;
         self.present_bytes = total;
         Ok(())
@@ -245,8 +241,8 @@ impl ReadStorage for FileStorage {
 }
 
 impl Storage for FileStorage {
-    /// On a range that was written before it does nothing. Else it fills it with zeros and syncs them; that sync covers
-    /// everything written before, too.
+    /// On a range that was written before it does nothing. Else it fills it with zeros and syncs them, once in the life
+    /// of a file; that sync covers everything written before, too, and takes as long as the medium needs for a segment.
     ///
     /// # Errors
     /// Also `SyncFailed`: then nothing written since the last good sync may be believed, and the next sync fails too.

@@ -4,6 +4,7 @@ use super::*;
 use crate::create::{FormatOptions, create_with};
 use crate::open_error::OpenError;
 use crate::syscalls::faulty::{Call, Fault, Faulty};
+use lastgasp_core::format::header::{ClockAnchor, SegmentHeader, SegmentKind};
 use lastgasp_core::hal::StorageError;
 use tempfile::TempDir;
 
@@ -169,8 +170,68 @@ fn a_flush_that_fails_at_opening_is_reported_and_does_not_keep_the_store_shut() 
     assert_eq!(sys.count(Call::Fdatasync) - before, 1, "it is not tried again");
 }
 
+#[test]
+fn a_store_opens_whose_first_places_cannot_be_read() {
+    let (_directory, sys, mut storage) = store();
+    let geometry = storage.geometry;
+    for segment in [0, 3] {
+        let mut bytes = [0; 4096];
+        header(geometry, segment).encode(&mut bytes).unwrap();
+        storage.write(geometry.segment_start(segment), &bytes).unwrap();
+    }
+    let path = storage.path().to_path_buf();
+    drop(storage);
+    for nth in 1..=3 {
+        sys.fail(Call::Pread, nth, Fault::Errno(Errno::IO));
+    }
+    let options = crate::OpenOptions::new().allow_volatile(true);
+    assert_eq!(options.open_with(&path, sys).unwrap().geometry(), geometry);
+}
+
+#[test]
+fn a_file_cut_short_that_cannot_grow_again_says_so() {
+    let (_directory, sys, mut storage) = store();
+    storage.file.set_len(SIZE / 2).unwrap();
+    storage.present_bytes = SIZE / 2;
+    sys.fail(Call::Fallocate, 1, Fault::Errno(Errno::NOSPC));
+    let error = storage.write(SIZE - 4096, &[1; 4096]).unwrap_err();
+    assert_eq!((error.kind(), error.is_no_space()), (StorageErrorKind::Io, true));
+    assert_eq!(storage.file.metadata().unwrap().len(), SIZE / 2);
+    sys.fail(Call::Fallocate, 1, Fault::Errno(Errno::INTR));
+    sys.fail(Call::Fsync, 1, Fault::Errno(Errno::IO));
+    let error = storage.write(SIZE - 4096, &[1; 4096]).unwrap_err();
+    assert_eq!(error.kind(), StorageErrorKind::SyncFailed);
+    assert_eq!(storage.sync().unwrap_err().kind(), StorageErrorKind::SyncFailed, "the engine is told again");
+    storage.write(SIZE - 4096, &[1; 4096]).unwrap();
+    assert_eq!(storage.file.metadata().unwrap().len(), SIZE);
+}
+
+fn header(geometry: Geometry, segment: u32) -> SegmentHeader {
+    SegmentHeader {
+        kind: SegmentKind::Log,
+        store_id: 1,
+        segment,
+        segments: geometry.segments,
+        segment_bytes: geometry.segment_bytes,
+        torn_unit: geometry.torn_unit,
+        write_unit: geometry.write_unit,
+        generation: 1,
+        epoch: 1,
+        erase_count: 1,
+        first_seq: 1,
+        void_from: 1,
+        edit_no: 1,
+        durable_upto: 0,
+        anchor: ClockAnchor::default(),
+        floor_seq: [0; 4],
+        floors: 4,
+        codec: 1,
+        reserve_bytes: geometry.torn_unit,
+    }
+}
+
 /// Makes a hole, as if the range had never been written.
 fn punch(storage: &FileStorage, at: u64, len: u64) {
     use rustix::fs::FallocateFlags;
-    rustix::fs::fallocate(&storage.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len).unwrap();
+    rustix::fs::fallocate(&**storage.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len).unwrap();
 }

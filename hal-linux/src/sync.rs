@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lastgasp_core::hal::StorageErrorKind;
 
 use crate::error::{LinuxStorageError, Operation};
+use crate::lock::StoreFile;
 use crate::syscalls::Syscalls;
 
 /// Who asks for a sync.
@@ -114,7 +115,7 @@ impl SyncGate {
 /// It keeps the file open, and with it the store's lock, for as long as it lives.
 #[derive(Debug)]
 pub struct SyncHandle {
-    pub(crate) file: File,
+    pub(crate) file: Arc<StoreFile>,
     pub(crate) gate: Arc<SyncGate>,
 }
 

@@ -1,7 +1,7 @@
 //! The system calls the storage rests on, behind one trait, so that tests can make any single one fail.
 //!
 //! Invariants: every call here maps to one system call and retries nothing; the loops that complete short transfers
-//! and repeat interrupted ones stand in [`read_up_to`] and [`write_all`] alone; no loop anywhere repeats a sync.
+//! and repeat interrupted ones stand in the functions below the trait; no loop anywhere repeats a sync.
 
 use core::fmt::Debug;
 use core::num::NonZeroU64;
@@ -87,6 +87,18 @@ pub(crate) fn write_all(sys: &dyn Syscalls, fd: BorrowedFd<'_>, bytes: &[u8], at
         }
     }
     Ok(())
+}
+
+/// Gives the file its size on the medium; `false` where the file system has no preallocation and only the size is set.
+pub(crate) fn preallocate(sys: &dyn Syscalls, fd: BorrowedFd<'_>, len_bytes: u64) -> Result<bool, Errno> {
+    loop {
+        match sys.fallocate(fd, len_bytes) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return sys.ftruncate(fd, len_bytes).map(|()| false),
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// A block of zeros to write from.

@@ -7,7 +7,7 @@ use std::io::IoSliceMut;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use common::{Loop, MIB, Mount, create, format_options, formatted, open, or_skip, write_header};
+use common::{Loop, MIB, Mount, alone, create, format_options, formatted, open, or_skip, write_header};
 use lastgasp_core::hal::{ReadStorage, Storage};
 use lastgasp_hal_linux::{FILLED_AT_CREATION_BYTES, FileStorage, FormatOptions, MediumKind, OpenError};
 use rustix::fs::SeekFrom;
@@ -26,6 +26,7 @@ fn is_cached(file: &File, at: u64) -> Option<bool> {
 
 #[test]
 fn writing_and_syncing_change_no_size_and_no_blocks() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let path = dir.path().join("s");
     let size = FILLED_AT_CREATION_BYTES + 64 * MIB;
@@ -58,6 +59,7 @@ fn writing_and_syncing_change_no_size_and_no_blocks() {
 
 #[test]
 fn a_segment_is_filled_once_also_after_its_holes_were_read() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let path = dir.path().join("s");
     let mut storage = create(&path, FILLED_AT_CREATION_BYTES + 64 * MIB).unwrap();
@@ -81,6 +83,7 @@ fn a_segment_is_filled_once_also_after_its_holes_were_read() {
 
 #[test]
 fn opening_drops_what_the_page_cache_holds_of_the_store() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let path = dir.path().join("s");
     drop(formatted(&path, 32 * MIB));
@@ -104,6 +107,7 @@ fn opening_drops_what_the_page_cache_holds_of_the_store() {
 
 #[test]
 fn a_reader_leaves_the_cache_of_a_live_writer_alone() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let path = dir.path().join("s");
     let _writer = formatted(&path, MIB);
@@ -112,6 +116,7 @@ fn a_reader_leaves_the_cache_of_a_live_writer_alone() {
 
 #[test]
 fn a_file_system_in_ram_is_refused_unless_allowed() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some(mount) = or_skip(Mount::new(&["-t", "tmpfs", "-o", "size=8m", "tmpfs"], &dir.path().join("ram"))) else {
         return;
@@ -130,6 +135,7 @@ fn a_file_system_in_ram_is_refused_unless_allowed() {
 
 #[test]
 fn too_little_room_is_told_in_bytes_and_leaves_nothing() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some(mount) = or_skip(Mount::new(&["-t", "tmpfs", "-o", "size=4m", "tmpfs"], &dir.path().join("small"))) else {
         return;
@@ -139,6 +145,7 @@ fn too_little_room_is_told_in_bytes_and_leaves_nothing() {
 
 #[test]
 fn too_little_room_on_ext4_is_told_in_bytes_and_leaves_nothing() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some(mount) = or_skip(small_ext4(dir.path(), &[])) else { return };
     check_no_room(&mount.0.join("store.lg"), 64 * MIB, 32 * MIB);
@@ -168,6 +175,7 @@ fn small_ext4(dir: &Path, options: &[&str]) -> Result<Mount, String> {
 
 #[test]
 fn a_read_only_mount_is_readable_and_says_so_to_a_writer() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some(mount) = or_skip(small_ext4(dir.path(), &[])) else { return };
     let path = mount.0.join("store.lg");
@@ -190,6 +198,7 @@ fn loop_device(dir: &Path, size: u64) -> Option<(File, Loop)> {
 
 #[test]
 fn a_block_device_carries_a_store_and_one_writer() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some((_image, device)) = loop_device(dir.path(), 4 * MIB) else { return };
     assert!(matches!(open(&device.0), Err(OpenError::Blank { .. })));
@@ -218,6 +227,7 @@ fn a_block_device_carries_a_store_and_one_writer() {
 
 #[test]
 fn a_block_device_with_a_foreign_mark_is_refused_unless_forced() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some((image, device)) = loop_device(dir.path(), 4 * MIB) else { return };
     for mark_at in [510, MIB - 1, 3 * MIB, 4 * MIB - 512] {
@@ -236,6 +246,7 @@ fn a_block_device_with_a_foreign_mark_is_refused_unless_forced() {
 
 #[test]
 fn a_mounted_block_device_is_refused_even_when_forced() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some((_image, device)) = loop_device(dir.path(), 32 * MIB) else { return };
     let mkfs = std::process::Command::new("mkfs.ext4").arg("-q").arg(&device.0).status();
@@ -252,6 +263,7 @@ fn a_mounted_block_device_is_refused_even_when_forced() {
 
 #[test]
 fn a_stale_page_cache_is_not_believed_after_opening() {
+    let _alone = alone();
     let dir = tempdir().unwrap();
     let Some((image, device)) = loop_device(dir.path(), 4 * MIB) else { return };
     let mut storage = create(&device.0, 0).unwrap();

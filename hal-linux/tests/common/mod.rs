@@ -1,8 +1,10 @@
 //! What the tests of whole stores share: headers, temporary places, and guards that undo mounts and loop devices.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lastgasp_core::format::header::{ClockAnchor, SegmentHeader, SegmentKind};
 use lastgasp_core::hal::{Geometry, ReadStorage, Storage};
@@ -73,7 +75,13 @@ pub(crate) fn open(path: &Path) -> Result<FileStorage, OpenError> {
 }
 
 pub(crate) fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0")
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Lets one test at a time run programs: a child that is just being started holds the files of the other tests.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run(program: &str, args: &[&str]) -> Result<String, String> {
