@@ -1,4 +1,10 @@
 //! lastgasp-core: the persistence engine of lastgasp.
+//!
+//! A log store for media that lose power without warning: what it acknowledged as durable is there after the cut, and
+//! what it had to lose, it names. `SPEC.md` beside this crate says what every byte means, `DESIGN.md` why.
+//!
+//! The way of a record: [`store::Store::append`] puts it into the [`memtable`]; a commit writes it as frames
+//! ([`format::frame`]) into a segment of the [`pool`]; [`recovery`] finds it again after a cut; [`scan`] reads it.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -7,5 +13,21 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod catalog;
+pub mod error;
 pub mod format;
+pub mod gaps;
 pub mod hal;
+pub mod lz4;
+mod manifest;
+pub mod memtable;
+pub mod nor;
+pub mod pool;
+pub mod reader;
+pub mod recovery;
+pub mod scan;
+pub mod sstable;
+pub mod store;
+pub mod streams;
+mod wal;
+mod walk;

@@ -42,4 +42,5 @@ pub mod image;
 pub mod nor;
 pub mod outcome;
 pub mod power;
+pub mod rig;
 pub mod rng;

@@ -140,10 +140,10 @@ impl SegmentHeader {
         METADATA_BYTES.saturating_add(u32::from(self.floors.clamp(1, 4)).saturating_sub(1).saturating_mul(8))
     }
 
-    /// Offset of the first frame: the end of the header, rounded up to a torn unit.
+    /// Offset of the first frame: the end of the header, rounded up to a torn unit, or to a word.
     #[must_use]
     pub fn data_start(&self) -> u32 {
-        round_up(self.encoded_bytes(), self.torn_unit.max(1))
+        round_up(self.encoded_bytes(), self.torn_unit.max(self.write_unit).max(4))
     }
 
     /// Offset of the trailer, where frames end.

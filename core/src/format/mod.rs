@@ -5,4 +5,9 @@
 
 pub(crate) mod bytes;
 pub mod crc;
+pub mod edit;
+pub mod events;
+pub mod frame;
 pub mod header;
+pub mod row;
+pub mod trailer;
