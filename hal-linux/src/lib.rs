@@ -1,7 +1,8 @@
 //! lastgasp-hal-linux: the engine's traits on Linux.
 //!
 //! [`FileStorage`] keeps a store in one preallocated regular file or on a raw block device, [`SyncHandle`] syncs it
-//! from another thread, [`HeapArena`] is a memtable's memory that an encoder thread may read.
+//! from another thread, [`HeapArena`] is a memtable's memory that an encoder thread may read, [`StoreMemory`] and
+//! [`ScanBuffers`] are the rest of the engine's memory.
 //!
 //! Invariants of the whole crate: no file is created, grown, renamed or deleted while a store runs; a failed sync is
 //! never repeated; content that is not ours is never changed; every error says what is wrong, where, and what to do.
@@ -16,6 +17,7 @@ mod error;
 mod geometry;
 mod lock;
 mod medium;
+pub mod memory;
 mod open;
 mod open_error;
 mod probe;
@@ -31,6 +33,7 @@ pub use geometry::{
     TORN_UNIT_DEFAULT, choose_geometry, choose_geometry_with,
 };
 pub use medium::MediumKind;
+pub use memory::{ScanBuffers, StoreMemory};
 pub use open::OpenOptions;
 pub use open_error::OpenError;
 pub use storage::{FileStorage, OpenReport};
