@@ -194,7 +194,7 @@ impl<'m> Catalog<'m> {
     /// The lowest floor: everything below is gone.
     #[must_use]
     pub fn floor(&self) -> u64 {
-        self.floor.iter().copied().min().unwrap_or(1)
+        self.floor.iter().copied().take(usize::from(self.classes())).min().unwrap_or(1)
     }
 
     /// Everything up to here is adopted or reported as a gap: holes that a mount declared are gaps beyond what is

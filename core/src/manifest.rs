@@ -32,6 +32,8 @@ struct Slot {
 pub(crate) struct Manifest {
     slots: [Slot; 2],
     current: usize,
+    /// The last edit that is durable for sure: what the header of a roll may prove.
+    synced: u64,
 }
 
 /// What reading one slot found.
@@ -108,6 +110,7 @@ pub(crate) fn read_slot<S: ReadStorage>(
     let mut walker = Walker::new(catalog.layout, header.life(), catalog.geometry.read_unit, start, want);
     let mut body = BodyCheck::default();
     let mut broken = false;
+    scan.end = start;
     while let Some(found) = walker.next(s, buf) {
         match found {
             Found::Frame { end, frame, payload, .. } if frame.kind == FrameKind::Edit => {
@@ -133,6 +136,7 @@ pub(crate) fn read_slot<S: ReadStorage>(
                 broken = true;
                 scan.dirty |= claimed;
             }
+            Found::Blank => {}
             Found::Frame { .. } | Found::TooLarge => (broken, scan.dirty) = (true, true),
         }
     }
@@ -172,14 +176,25 @@ fn apply_payload(catalog: &mut Catalog<'_>, payload: &[u8]) {
 }
 
 impl Manifest {
-    /// Goes on with the slots that recovery read; `all` forces both to be rolled (after a rebuild).
-    pub(crate) fn resume(scans: &[SlotScan; 2], edit_no: u64, all: bool) -> Self {
+    /// Goes on with the slots that recovery read. `all` forces both to be rolled (a new store, or a rebuild); `skip` is
+    /// how far from its end a slot is written on after an unclean stop.
+    pub(crate) fn resume(scans: &[SlotScan; 2], edit_no: u64, all: bool, skip: impl Fn(u32) -> u32) -> Self {
         let slots = scans.map(|scan| Slot {
             generation: scan.header.map_or(0, |h| h.generation),
-            at: scan.end,
+            at: skip(scan.end),
             roll: all || scan.dirty || !scan.complete || scan.edit_no != edit_no,
         });
-        Self { slots, current: usize::from(slots[0].roll && !slots[1].roll) }
+        let current = usize::from(all || (slots[0].roll && !slots[1].roll));
+        Self { slots, current, synced: edit_no }
+    }
+
+    /// On an ordered medium, after an unclean stop: the last edit stands in one slot only, so its last word may be
+    /// metastable. Nothing proves it until both slots are written anew.
+    pub(crate) fn distrust_last_edit(&mut self) {
+        self.synced = self.synced.saturating_sub(1);
+        for slot in &mut self.slots {
+            slot.roll = true;
+        }
     }
 
     /// Publishes what the catalog marks as unpublished.
@@ -210,9 +225,9 @@ impl Manifest {
         let first = if current_rolls { 1 - self.current } else { self.current };
         for (nth, i) in [first, 1 - first].into_iter().enumerate() {
             let rolls = if i == 0 { roll[0] } else { roll[1] };
-            let done = if rolls { self.roll(s, catalog, buf, i, before) } else { self.append(s, catalog, buf, i) };
+            let done = if rolls { self.roll(s, catalog, buf, i) } else { self.append(s, catalog, buf, i) };
             match done {
-                Ok(()) if nth == 0 => self.current = i,
+                Ok(()) if nth == 0 => (self.current, self.synced) = (i, catalog.head.edit_no),
                 Ok(()) => {}
                 Err(e) => {
                     if let Some(slot) = self.slots.get_mut(i) {
@@ -290,7 +305,6 @@ impl Manifest {
         catalog: &mut Catalog<'_>,
         buf: &mut [u8],
         i: usize,
-        synced_edit_no: u64,
     ) -> Result<(), MediumError<S::Error>> {
         let segment = if i == 0 { catalog.pool.manifest_slots()[0] } else { catalog.pool.manifest_slots()[1] };
         let generation = catalog.head.next_generation;
@@ -301,7 +315,7 @@ impl Manifest {
             entry.state.erase_count = entry.state.erase_count.saturating_add(1);
         }
         let mut header = catalog.header(SegmentKind::Manifest, segment, generation);
-        header.edit_no = synced_edit_no;
+        header.edit_no = self.synced;
         let mut at = crate::wal::write_header(s, &catalog.geometry, &header, buf)?;
         s.sync().map_err(failed(Doing::Sync, 0))?;
         let mut part = BodyPart::default();

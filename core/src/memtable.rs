@@ -306,6 +306,14 @@ impl<'b> Entries<'b> {
     }
 }
 
+impl Entries<'_> {
+    /// Bytes of the entries still to come, with their heads.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.used.saturating_sub(self.at)
+    }
+}
+
 impl<'b> Iterator for Entries<'b> {
     type Item = Entry<'b>;
 
@@ -350,8 +358,8 @@ mod tests {
     fn records_come_back_in_order_and_by_stream() {
         let (mut bytes, mut chains) = ([0u8; 512], [Chain::default(); 3]);
         let mut table = Memtable::new(SliceArena(&mut bytes), &mut chains, 5);
-        for (i, stream) in [1u16, 2, 1, 1, 2].into_iter().enumerate() {
-            assert_eq!(table.push(&row(stream, &[i as u8])), Some(5 + i as u64));
+        for (i, stream) in (0u8..).zip([1u16, 2, 1, 1, 2]) {
+            assert_eq!(table.push(&row(stream, &[i])), Some(5 + u64::from(i)));
             table.end_batch();
         }
         table.push_state(b"k", b"v").unwrap();

@@ -14,7 +14,8 @@ pub struct SegmentEntry {
     pub(crate) begun: bool,
     /// This mount erased it. What an earlier one erased is not trusted: the erase may have been cut (Zephyr PR 103452).
     pub(crate) ready: bool,
-    /// It holds frames of a commit that has not ended: it is not sealed before that.
+    /// It may hold frames of a commit that has not ended: it is not sealed before that. Such segments are the last of the
+    /// order.
     pub(crate) pending: bool,
     /// The manifest does not know `state` yet.
     pub(crate) dirty: bool,
@@ -107,8 +108,7 @@ impl<'m> Pool<'m> {
     /// The log goes into `segment`.
     pub(crate) fn begin(&mut self, segment: u32, first_seq: u64) {
         if let Some(entry) = self.entry_mut(segment) {
-            entry.begun = true;
-            entry.ready = false;
+            (entry.begun, entry.ready, entry.pending) = (true, false, true);
             entry.state.first_seq = first_seq;
             entry.state.last_seq = first_seq.saturating_sub(1);
             entry.state.chain_tail = 0;
@@ -119,7 +119,18 @@ impl<'m> Pool<'m> {
         }
     }
 
-    /// Takes the oldest segment out of the order.
+    /// No commit is under way.
+    pub(crate) fn none_pending(&mut self) {
+        for i in (0..self.order_len).rev() {
+            let Some(entry) = self.order.get(i).copied().and_then(|s| self.entry_mut(s)) else { break };
+            if !entry.pending {
+                break; // pending segments are the last of the order
+            }
+            entry.pending = false;
+        }
+    }
+
+    /// Takes a segment out of the order.
     pub(crate) fn remove_from_order(&mut self, segment: u32) {
         if let Some(at) = self.order().iter().position(|s| *s == segment) {
             self.order.copy_within(at.saturating_add(1)..self.order_len, at);
@@ -256,7 +267,8 @@ mod tests {
             pool.entry_mut(segment).unwrap().state.last_seq = last;
         }
         pool.truncate(8);
-        assert_eq!([1, 2, 3].map(|s| pool.get(s).state.last_seq), [5, 7, 9]);
+        assert_eq!([1, 2, 3].map(|s| pool.get(s).state.last_seq), [5, 7, 7]);
+        assert_eq!(pool.get(3).state.first_seq, 8);
         assert_eq!(pool.locate(7), 1);
     }
 }

@@ -96,6 +96,12 @@ impl<'m> StreamTable<'m> {
         Some(())
     }
 
+    /// Bytes that definitions of all streams take at most.
+    #[must_use]
+    pub fn names_bytes(&self) -> usize {
+        usize::try_from(self.used).unwrap_or(usize::MAX).saturating_add(usize::from(self.next_id).saturating_mul(8))
+    }
+
     /// All streams, by number.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &str)> + '_ {
         (1..self.next_id).filter_map(|id| Some((id, self.name(id)?)))

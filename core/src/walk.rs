@@ -30,6 +30,8 @@ pub(crate) enum Found<'b> {
         /// that are not erased.
         claimed: bool,
     },
+    /// Erased bytes with something behind them (compact media only).
+    Blank,
     /// A frame that the caller's buffer cannot hold.
     TooLarge,
 }
@@ -95,10 +97,10 @@ impl Walker {
         let head = self.read(s, at, first.min(u32::try_from(buf.len()).unwrap_or(u32::MAX)), buf);
         let claim = head.map_or(Claim::Nothing, |head| self.layout.claim(head, &self.life, at));
         match claim {
-            Claim::Blank => return self.skip_blank(s, buf),
+            Claim::Blank => self.skip_blank(s, buf),
             Claim::Nothing => {
                 self.at = at.saturating_add(self.layout.frame_unit);
-                return Some(Found::Bad { claimed: !self.layout.wide });
+                Some(Found::Bad { claimed: !self.layout.wide })
             }
             Claim::Frame { frame_bytes, .. } => {
                 if usize::try_from(frame_bytes).is_ok_and(|n| n > buf.len()) {
@@ -147,9 +149,10 @@ impl Walker {
             };
             if let Some(p) = dirty {
                 let unit = self.layout.frame_unit;
+                // The word at `at` was read as erased: if it is not any more, it is metastable.
                 let next = from.saturating_add(p.checked_div(unit)?.checked_mul(unit)?);
-                self.at = if next == at { at.saturating_add(unit) } else { next };
-                return Some(Found::Bad { claimed: true });
+                self.at = next.max(at.saturating_add(unit));
+                return Some(if next == at { Found::Bad { claimed: true } } else { Found::Blank });
             }
             from = from.saturating_add(len);
         }

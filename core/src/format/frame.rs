@@ -468,7 +468,7 @@ mod tests {
             kind: FrameKind::Rows,
             flags,
             part: 0,
-            payload_bytes: payload.len() as u32,
+            payload_bytes: u32::try_from(payload.len()).unwrap(),
             first_seq: 5000,
             count: 1,
             epoch: 33,

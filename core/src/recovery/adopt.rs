@@ -1,0 +1,301 @@
+//! The decision table: which frame is adopted, taken back, or void.
+//!
+//! Invariants: `next` is one more than the last number adopted; everything below it is adopted, in a gap, or below the
+//! floor; what a mark takes back leaves no trace.
+
+use super::Cases;
+use crate::catalog::Catalog;
+use crate::format::events::{Close, Origin};
+use crate::format::frame::{Frame, FrameFlags, FrameKind};
+use crate::format::row::Prefix;
+use crate::gaps::{Gap, GapCause};
+
+/// The end of the last segment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tail {
+    pub(super) segment: u32,
+    pub(super) at: u32,
+    pub(super) dirty: bool,
+    pub(super) bad: bool,
+    pub(super) claimed: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OpenChain {
+    first: u64,
+    last: u64,
+    part: u16,
+    epoch: u32,
+}
+
+/// The state of adoption.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) next: u64,
+    pub(super) durable_upto: u64,
+    pub(super) epoch: u32,
+    pub(super) stopped: bool,
+    chain: Option<OpenChain>,
+    /// Declared holes [from, to) at or above `next`, in order.
+    pub(super) holes: heapless::Vec<(u64, u64), 8>,
+    pub(super) tail: Tail,
+    pub(super) closed: Option<Close>,
+    pub(super) last_frame: Option<(u32, u32, Frame)>,
+    /// Highest number of adopted records plus the bound of their frame.
+    pub(super) handed_out: u64,
+    pub(super) torn_bytes: u32,
+    pub(super) any: bool,
+}
+
+impl Replay {
+    pub(super) fn new(next: u64, durable_upto: u64) -> Self {
+        Self {
+            next,
+            durable_upto,
+            epoch: 0,
+            stopped: false,
+            chain: None,
+            holes: heapless::Vec::new(),
+            tail: Tail::default(),
+            closed: None,
+            last_frame: None,
+            handed_out: 0,
+            torn_bytes: 0,
+            any: false,
+        }
+    }
+
+    /// Takes back everything adopted at or above `from`.
+    fn take_back(&mut self, catalog: &mut Catalog<'_>, from: u64) {
+        catalog.pool.truncate(from);
+        catalog.gaps.truncate(from);
+        self.next = self.next.min(from);
+        self.handed_out = self.handed_out.min(from);
+        if self.last_frame.is_some_and(|(_, _, f)| f.last_seq() >= from) {
+            self.last_frame = None;
+        }
+        if self.chain.is_some_and(|c| c.first >= from || c.last >= from) {
+            self.chain = None;
+        }
+    }
+
+    /// @A and @B: a header or an origin.
+    pub(super) fn mark(&mut self, catalog: &mut Catalog<'_>, void_from: u64, first_seq: u64, cases: &mut Cases) {
+        (self.stopped, self.closed, self.any) = (false, None, true);
+        if void_from < self.next {
+            cases.visit(b'B');
+            self.tail.dirty = true;
+            self.take_back(catalog, void_from.max(catalog.floor()));
+        } else {
+            cases.visit(b'A');
+        }
+        self.holes.retain(|hole| hole.0 < void_from);
+        if let Some(last) = self.holes.last_mut() {
+            last.1 = last.1.min(void_from);
+        }
+        if first_seq > void_from {
+            if self.holes.is_full() {
+                // More boots without a record than any log shows; the last hole takes this one in, "at most".
+                if let Some(last) = self.holes.last_mut() {
+                    last.1 = first_seq;
+                }
+            } else {
+                self.holes.push((void_from, first_seq)).ok();
+            }
+        }
+    }
+
+    pub(super) fn frame(
+        &mut self,
+        catalog: &mut Catalog<'_>,
+        segment: u32,
+        at: u32,
+        frame: &Frame,
+        payload: &[u8],
+        cases: &mut Cases,
+    ) {
+        self.any = true;
+        match frame.kind {
+            FrameKind::Origin => {
+                let Some((origin, copy)) = Origin::read(payload) else { return };
+                if let Some(copy) = copy.filter(|c| c.first_seq == self.next && c.count > 0 && self.chain.is_none()) {
+                    cases.visit(b'N');
+                    // It stays an origin: the next mount's copy is taken from this one.
+                    let flags = FrameFlags::WHOLE;
+                    let copied = Frame { flags, first_seq: copy.first_seq, count: copy.count, ..*frame };
+                    self.adopt(catalog, segment, at, &copied);
+                }
+                self.drop_chain(catalog);
+                self.mark(catalog, origin.void_from, origin.first_seq, cases);
+            }
+            FrameKind::Close => self.closed = Close::read(payload),
+            FrameKind::Index | FrameKind::Edit => self.closed = None,
+            FrameKind::Rows | FrameKind::RowGroup => {
+                self.closed = None;
+                self.records(catalog, segment, at, frame, payload, cases);
+            }
+        }
+    }
+
+    fn drop_chain(&mut self, catalog: &mut Catalog<'_>) {
+        if let Some(chain) = self.chain.take() {
+            self.take_back(catalog, chain.first);
+        }
+    }
+
+    fn records(
+        &mut self,
+        catalog: &mut Catalog<'_>,
+        segment: u32,
+        at: u32,
+        frame: &Frame,
+        payload: &[u8],
+        cases: &mut Cases,
+    ) {
+        if frame.count > 0 && frame.last_seq() < catalog.floor() {
+            cases.visit(b'E');
+            return;
+        }
+        if self.stopped {
+            self.tail.dirty = true;
+            return;
+        }
+        if !frame.flags.has(FrameFlags::FIRST) {
+            return self.middle_of_chain(catalog, segment, at, frame, payload, cases);
+        }
+        self.drop_chain(catalog);
+        if frame.first_seq < self.next {
+            cases.visit(b'G');
+            self.tail.dirty = true;
+            if frame.count == 0 {
+                return;
+            }
+            self.take_back(catalog, frame.first_seq.max(catalog.floor()));
+        }
+        if frame.first_seq > self.next && !self.bridge(catalog, frame.first_seq, cases) {
+            cases.visit(b'J');
+            (self.stopped, self.tail.dirty) = (true, true);
+            return;
+        }
+        cases.visit(b'F');
+        if frame.flags.is_part() {
+            let Some((first, last)) = Prefix::read(payload, true).and_then(|(prefix, _)| prefix.batch) else { return };
+            self.chain = Some(OpenChain { first, last, part: 1, epoch: frame.epoch });
+        }
+        self.adopt(catalog, segment, at, frame);
+    }
+
+    /// @K and @L.
+    fn middle_of_chain(
+        &mut self,
+        catalog: &mut Catalog<'_>,
+        segment: u32,
+        at: u32,
+        frame: &Frame,
+        payload: &[u8],
+        cases: &mut Cases,
+    ) {
+        let batch = Prefix::read(payload, true).and_then(|(prefix, _)| prefix.batch);
+        let goes_on = self.chain.filter(|c| {
+            c.part == frame.part
+                && c.epoch == frame.epoch
+                && frame.first_seq == self.next
+                && batch == Some((c.first, c.last))
+        });
+        let Some(mut chain) = goes_on else {
+            cases.visit(b'L');
+            self.drop_chain(catalog);
+            // Not proven durable: whatever follows was not adopted by anyone either.
+            if batch.is_none_or(|(_, last)| last > self.durable_upto) && frame.first_seq >= catalog.floor() {
+                (self.stopped, self.tail.dirty) = (true, true);
+            }
+            return;
+        };
+        cases.visit(b'K');
+        chain.part = chain.part.saturating_add(1);
+        self.chain = (!frame.flags.has(FrameFlags::LAST)).then_some(chain);
+        self.adopt(catalog, segment, at, frame);
+    }
+
+    /// @F: the frame's records follow on `next`.
+    fn adopt(&mut self, catalog: &mut Catalog<'_>, segment: u32, at: u32, frame: &Frame) {
+        let last = frame.last_seq();
+        if let Some(entry) = catalog.pool.entry_mut(segment) {
+            let state = &mut entry.state;
+            if state.last_seq < state.first_seq {
+                state.first_seq = frame.first_seq.max(state.first_seq);
+            }
+            state.last_seq = state.last_seq.max(last);
+            let batch_end = self.chain.map_or(last, |c| c.last);
+            state.chain_tail = u32::try_from(batch_end.saturating_sub(last)).unwrap_or(u32::MAX);
+        }
+        self.next = self.next.max(last.saturating_add(1));
+        self.handed_out = self.handed_out.max(last.saturating_add(u64::from(frame.volatile_bound)));
+        if frame.count > 0 {
+            self.last_frame = Some((segment, at, *frame));
+        }
+    }
+
+    /// @H and @I: decides on the numbers from `next` up to `first`; `false` if one of them is neither declared as a
+    /// hole nor proven durable.
+    fn bridge(&mut self, catalog: &mut Catalog<'_>, first: u64, cases: &mut Cases) -> bool {
+        if self.missing(first).any(|(_, to, declared)| !declared && self.durable_upto < to.saturating_sub(1)) {
+            return false;
+        }
+        self.report_missing(catalog, first, cases);
+        true
+    }
+
+    /// The numbers from `next` up to `to`, in pieces [from, to, declared as a hole).
+    fn missing(&self, to: u64) -> impl Iterator<Item = (u64, u64, bool)> + '_ {
+        let mut from = self.next;
+        core::iter::from_fn(move || {
+            if from >= to {
+                return None;
+            }
+            let inside = self.holes.iter().filter(|h| h.0 <= from && from < h.1).map(|h| h.1).max();
+            let piece_end = match inside {
+                Some(end) => end.min(to),
+                None => self.holes.iter().map(|h| h.0).filter(|start| *start > from).min().unwrap_or(to).min(to),
+            };
+            let piece = (from, piece_end, inside.is_some());
+            from = piece_end;
+            Some(piece)
+        })
+    }
+
+    fn report_missing(&self, catalog: &mut Catalog<'_>, to: u64, cases: &mut Cases) {
+        for (from, to, declared) in self.missing(to) {
+            cases.visit(if declared { b'H' } else { b'I' });
+            let (exact, cause) = if declared { (false, GapCause::RamTier) } else { (true, GapCause::Rot) };
+            catalog.gaps.add(Gap::new(from, to.saturating_sub(1), exact, cause));
+        }
+    }
+
+    /// @O to @R: what remains once everything was read.
+    pub(super) fn finish(&mut self, catalog: &mut Catalog<'_>, cases: &mut Cases, rebuilt: bool) {
+        if self.chain.is_some() {
+            cases.visit(b'P');
+            self.tail.dirty = true;
+            self.drop_chain(catalog);
+        }
+        let adopted = self.next.saturating_sub(1);
+        let holes_end = self.holes.iter().map(|h| h.1).max().unwrap_or(0);
+        let end = self.durable_upto.saturating_add(1).max(holes_end);
+        for (from, to, declared) in self.missing(end) {
+            if declared {
+                catalog.gaps.add(Gap::new(from, to.saturating_sub(1), false, GapCause::RamTier));
+            } else if from <= self.durable_upto {
+                cases.visit(b'O');
+                let last = to.saturating_sub(1).min(self.durable_upto);
+                catalog.gaps.add(Gap::new(from, last, true, GapCause::Rot));
+            }
+        }
+        let tail_generation = catalog.pool.get(self.tail.segment).state.generation;
+        self.tail.dirty |= self.tail.claimed || self.stopped || rebuilt || tail_generation <= catalog.head.void_gen;
+        self.durable_upto = self.durable_upto.max(adopted);
+        if rebuilt {
+            catalog.gaps.add(Gap::new(catalog.floor(), 0, false, GapCause::LedgerLost));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Whose store this is, and which of its announced segments the log went into.
+//!
+//! Invariants: one damaged header, or one damaged manifest slot, changes neither answer.
+
+use super::walker_of;
+use crate::catalog::Catalog;
+use crate::error::OpenError;
+use crate::format::edit::SegmentUse;
+use crate::format::header::{HeaderError, MAGIC, SegmentHeader, SegmentKind};
+use crate::hal::{Geometry, ReadStorage};
+use crate::manifest::{SlotScan, read_slot};
+use crate::walk::Found;
+
+/// What stands where a segment's header should be.
+enum HeaderFound {
+    Valid(SegmentHeader),
+    Newer(u8),
+    Blank,
+    Damaged,
+    Foreign,
+}
+
+fn probe_header<S: ReadStorage>(s: &mut S, g: &Geometry, segment: u32, buf: &mut [u8]) -> HeaderFound {
+    let want = g.torn_unit.max(256).min(g.segment_bytes);
+    let want = want.checked_next_multiple_of(g.read_unit.max(1)).unwrap_or(want);
+    let Some(into) = usize::try_from(want).ok().and_then(|n| buf.get_mut(..n)) else { return HeaderFound::Damaged };
+    if s.read(g.segment_start(segment), into).is_err() {
+        return HeaderFound::Damaged;
+    }
+    match SegmentHeader::decode(into) {
+        Ok(header) => HeaderFound::Valid(header),
+        Err(HeaderError::NewerVersion { major }) => HeaderFound::Newer(major),
+        Err(HeaderError::Damaged) => HeaderFound::Damaged,
+        Err(HeaderError::NotOurs) if into.iter().all(|b| *b == 0) || into.iter().all(|b| *b == 0xFF) => {
+            HeaderFound::Blank
+        }
+        // One damaged byte of the magic does not make a header foreign.
+        Err(HeaderError::NotOurs) => {
+            let alike = into.iter().zip(MAGIC).filter(|(a, b)| **a == *b).count();
+            if alike >= 4 { HeaderFound::Damaged } else { HeaderFound::Foreign }
+        }
+    }
+}
+
+/// The header of a segment, if it verifies and stands where it belongs.
+pub(crate) fn read_header<S: ReadStorage>(
+    s: &mut S,
+    g: &Geometry,
+    segment: u32,
+    buf: &mut [u8],
+) -> Option<SegmentHeader> {
+    match probe_header(s, g, segment, buf) {
+        HeaderFound::Valid(h) if h.segment == segment && same_shape(&h, g) => Some(h),
+        _ => None,
+    }
+}
+
+fn same_shape(h: &SegmentHeader, g: &Geometry) -> bool {
+    h.segments == g.segments && h.segment_bytes == g.segment_bytes && h.torn_unit == g.torn_unit
+}
+
+/// Finds out whose store this is; reads both slots of its manifest.
+pub(super) fn identify<S: ReadStorage>(
+    s: &mut S,
+    catalog: &mut Catalog<'_>,
+    buf: &mut [u8],
+) -> Result<[SlotScan; 2], OpenError> {
+    let g = catalog.geometry;
+    let mut best: Option<[SlotScan; 2]> = None;
+    for segment in catalog.pool.manifest_slots() {
+        match probe_header(s, &g, segment, buf) {
+            HeaderFound::Newer(major) => return Err(OpenError::NewerVersion { major }),
+            HeaderFound::Valid(h) if !same_shape(&h, &g) => {
+                let (segments, segment_bytes) = (h.segments, h.segment_bytes);
+                return Err(OpenError::GeometryMismatch { segments, segment_bytes });
+            }
+            HeaderFound::Valid(h) if h.segment == segment && h.kind == SegmentKind::Manifest => {
+                catalog.store_id = h.store_id;
+                let slots = catalog.pool.manifest_slots().map(|slot| read_slot(s, catalog, slot, buf, false));
+                if slots.iter().any(|slot| slot.complete) {
+                    return Ok(slots);
+                }
+                best = best.or(Some(slots));
+            }
+            _ => {}
+        }
+    }
+    identify_by_log(s, catalog, buf, best)
+}
+
+/// No slot is complete: the newest segment of the log says whose store this is.
+fn identify_by_log<S: ReadStorage>(
+    s: &mut S,
+    catalog: &mut Catalog<'_>,
+    buf: &mut [u8],
+    slots: Option<[SlotScan; 2]>,
+) -> Result<[SlotScan; 2], OpenError> {
+    let g = catalog.geometry;
+    let mut newest: Option<SegmentHeader> = None;
+    let (mut foreign, mut damaged) = (false, false);
+    for segment in 0..g.segments {
+        match probe_header(s, &g, segment, buf) {
+            HeaderFound::Newer(major) => return Err(OpenError::NewerVersion { major }),
+            HeaderFound::Valid(h) if !same_shape(&h, &g) => {
+                let (segments, segment_bytes) = (h.segments, h.segment_bytes);
+                return Err(OpenError::GeometryMismatch { segments, segment_bytes });
+            }
+            HeaderFound::Valid(h) if h.kind == SegmentKind::Log && h.segment == segment => {
+                if newest.is_none_or(|n| h.generation > n.generation) {
+                    newest = Some(h);
+                }
+            }
+            HeaderFound::Valid(_) | HeaderFound::Blank => {}
+            HeaderFound::Damaged => damaged = true,
+            HeaderFound::Foreign => foreign = true,
+        }
+    }
+    match newest {
+        Some(header) => {
+            catalog.store_id = header.store_id;
+            Ok(catalog.pool.manifest_slots().map(|slot| read_slot(s, catalog, slot, buf, false)))
+        }
+        // Headers of an unfinished format, or nothing at all: no record was ever stored here.
+        None if slots.is_some() || !foreign => Err(OpenError::Blank),
+        None if damaged => Err(OpenError::Foreign),
+        None => Err(OpenError::Foreign),
+    }
+}
+
+/// Marks the announced segments that the log went into; returns the place of the first unsealed one in the order.
+///
+/// A header is synced before the first frame, so a segment without one holds frames only if the header rotted; then
+/// its first frame, or failing that any frame, gives it away (F2).
+pub(super) fn find_begun<S: ReadStorage>(s: &mut S, catalog: &mut Catalog<'_>, buf: &mut [u8]) -> usize {
+    let mut after = 0;
+    let mut last_begun = 0;
+    while let Some(segment) = catalog.pool.announced_after(after) {
+        let generation = catalog.pool.get(segment).state.generation;
+        after = generation;
+        if is_begun(s, catalog, segment, generation, buf) {
+            last_begun = generation;
+        }
+    }
+    mark_begun(catalog, last_begun)
+}
+
+fn mark_begun(catalog: &mut Catalog<'_>, last_begun: u64) -> usize {
+    let mut after = 0;
+    while let Some(segment) = catalog.pool.announced_after(after) {
+        let Some(entry) = catalog.pool.entry_mut(segment) else { break };
+        after = entry.state.generation;
+        entry.begun = after <= last_begun;
+    }
+    catalog.pool.sort_order(|e| e.state.used_for == SegmentUse::Sealed || e.begun);
+    let sealed = |s: &&u32| catalog.pool.get(**s).state.used_for == SegmentUse::Sealed;
+    catalog.pool.order().iter().take_while(sealed).count()
+}
+
+fn is_begun<S: ReadStorage>(s: &mut S, catalog: &Catalog<'_>, segment: u32, generation: u64, buf: &mut [u8]) -> bool {
+    let mut walker = walker_of(catalog, segment, generation, None);
+    match probe_header(s, &catalog.geometry, segment, buf) {
+        HeaderFound::Valid(h) if h.store_id == catalog.store_id && h.generation == generation => true,
+        // An older life, or never used: the header write would have been synced before any frame.
+        HeaderFound::Valid(_) | HeaderFound::Blank => {
+            matches!(walker.next(s, buf), Some(Found::Frame { .. }))
+        }
+        HeaderFound::Newer(_) | HeaderFound::Damaged | HeaderFound::Foreign => {
+            core::iter::from_fn(|| walker.next(s, buf).map(|f| matches!(f, Found::Frame { .. }))).any(|valid| valid)
+        }
+    }
+}

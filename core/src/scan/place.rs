@@ -1,0 +1,90 @@
+//! Where a frame lies: from a sequence number to a segment and offset, and along the chain of a large batch.
+//!
+//! Invariant: seeking only skips frames that end before the number looked for.
+
+use super::{Place, Scan, ScanMemory};
+use crate::catalog::Catalog;
+use crate::format::frame::FrameFlags;
+use crate::format::header::SegmentKind;
+use crate::format::row::Prefix;
+use crate::hal::ReadStorage;
+use crate::recovery::{read_header, walker_of};
+use crate::walk::{Found, Walker};
+
+impl Scan {
+    pub(super) fn open_place<S: ReadStorage>(
+        s: &mut S,
+        catalog: &Catalog<'_>,
+        mem: &mut ScanMemory<'_>,
+        index: usize,
+        seq: u64,
+    ) -> Option<Place> {
+        let segment = *catalog.pool.order().get(index)?;
+        let state = catalog.pool.get(segment).state;
+        let header = read_header(s, &catalog.geometry, segment, mem.frame).filter(|h| {
+            h.kind == SegmentKind::Log && h.store_id == catalog.store_id && h.generation == state.generation
+        });
+        let mut walker = walker_of(catalog, segment, state.generation, header.as_ref());
+        if header.is_none() {
+            walker.want.seq = state.first_seq;
+        }
+        if catalog.layout.wide && seq > state.first_seq {
+            seek(s, &mut walker, seq, mem.frame);
+        }
+        Some(Place { index, segment, generation: state.generation, walker })
+    }
+}
+
+/// Moves a walker over a wide segment close to the frame that holds `seq`, by bisection over the frame headers.
+fn seek<S: ReadStorage>(s: &mut S, walker: &mut Walker, seq: u64, buf: &mut [u8]) {
+    let unit = walker.layout.frame_unit.max(1);
+    let (mut low, mut high) = (walker.at, walker.layout.data_end());
+    while high.saturating_sub(low) > unit {
+        let middle = low.saturating_add(high.saturating_sub(low) / 2 / unit * unit);
+        if middle <= low {
+            break;
+        }
+        match walker.header_at_or_after(s, middle, high, buf) {
+            Some((at, first_seq)) if first_seq <= seq => low = at,
+            _ => high = middle,
+        }
+    }
+    walker.at = low;
+}
+
+/// `true` if every part of the batch is there.
+pub(super) fn chain_is_whole<S: ReadStorage>(
+    s: &mut S,
+    catalog: &Catalog<'_>,
+    mem: &mut ScanMemory<'_>,
+    batch: (u64, u64),
+) -> bool {
+    let mut index = catalog.pool.locate(batch.0);
+    let mut next = batch.0;
+    let mut part = 0u16;
+    while let Some(mut place) = Scan::open_place(s, catalog, mem, index, if part == 0 { batch.0 } else { 0 }) {
+        while let Some(found) = place.walker.next(s, mem.frame) {
+            let Found::Frame { frame, payload, .. } = found else { continue };
+            let state = catalog.pool.get(place.segment).state;
+            if !frame.kind.holds_records() || !frame.flags.is_part() || frame.last_seq() > state.last_seq {
+                continue;
+            }
+            if Prefix::read(payload, true).and_then(|(prefix, _)| prefix.batch) != Some(batch) {
+                continue;
+            }
+            if frame.part != part || frame.first_seq != next {
+                return false;
+            }
+            next = frame.last_seq().saturating_add(1);
+            part = part.saturating_add(1);
+            if frame.flags.has(FrameFlags::LAST) {
+                return next == batch.1.saturating_add(1);
+            }
+        }
+        index = index.saturating_add(1);
+        if catalog.pool.order().get(index).is_none_or(|s| catalog.pool.get(*s).state.first_seq > batch.1) {
+            return false;
+        }
+    }
+    false
+}

@@ -1,0 +1,122 @@
+//! The records of one loaded frame.
+//!
+//! Invariant: a record is found by its number alone, wherever the frame puts it.
+
+use super::{Scan, ScanMemory};
+use crate::format::events::FrameCopy;
+use crate::format::frame::{Frame, FrameFlags, FrameKind};
+use crate::format::row::{Item, ItemReader, Prefix, Row};
+
+/// The frame whose records are being given out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loaded {
+    pub(super) first_seq: u64,
+    pub(super) count: u32,
+    pub(super) clock_epoch: u32,
+    /// Where the rows stand, in the frame buffer or, if `in_raw`, among the decoded ones.
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) in_raw: bool,
+    pub(super) has_slots: bool,
+}
+
+impl Loaded {
+    pub(super) fn last_seq(&self) -> u64 {
+        self.first_seq.saturating_add(u64::from(self.count)).saturating_sub(1)
+    }
+}
+
+impl Scan {
+    /// Makes the frame's records ready to be given out; `false` if it cannot be decoded.
+    pub(super) fn load(&mut self, mem: &mut ScanMemory<'_>, frame: &Frame, start: usize) -> bool {
+        let len = usize::try_from(frame.payload_bytes).unwrap_or(0);
+        let end = start.saturating_add(len);
+        let ScanMemory { frame: buffer, raw, slots } = mem;
+        let Some(payload) = buffer.get(start..end) else { return false };
+        if frame.kind == FrameKind::RowGroup {
+            let Some((prefix, _)) = Prefix::read(payload, frame.flags.is_part()) else { return false };
+            let decoded = crate::sstable::decode(payload, frame, raw, slots);
+            self.loaded = decoded.map(|len| Loaded {
+                first_seq: frame.first_seq,
+                count: frame.count,
+                clock_epoch: prefix.clock_epoch,
+                start: 0,
+                len,
+                in_raw: true,
+                has_slots: true,
+            });
+            return self.loaded.is_some();
+        }
+        self.load_rows(payload, frame, start);
+        if let Some(loaded) = &mut self.loaded {
+            loaded.has_slots = fill_slots(payload, loaded, start, slots);
+        }
+        self.loaded.is_some()
+    }
+
+    pub(super) fn load_rows(&mut self, payload: &[u8], frame: &Frame, start: usize) {
+        let read = Prefix::read(payload, frame.flags.is_part());
+        self.loaded = read.map(|(prefix, items)| {
+            let rest = items.rest().len();
+            Loaded {
+                first_seq: frame.first_seq,
+                count: frame.count,
+                clock_epoch: prefix.clock_epoch,
+                start: start.saturating_add(payload.len().saturating_sub(rest)),
+                len: rest,
+                in_raw: false,
+                has_slots: false,
+            }
+        });
+    }
+}
+
+/// Notes where each row stands; `false` if there are more rows than slots.
+fn fill_slots(payload: &[u8], loaded: &Loaded, start: usize, slots: &mut [u32]) -> bool {
+    let Some(rows) = payload.get(loaded.start.saturating_sub(start)..) else { return false };
+    let Some(slots) = usize::try_from(loaded.count).ok().and_then(|n| slots.get_mut(..n)) else { return false };
+    let mut items = ItemReader::new(rows);
+    let mut filled = 0;
+    loop {
+        let at = rows.len().saturating_sub(items.rest().len());
+        match items.next() {
+            None => return filled == slots.len(),
+            Some(Item::Row(_)) => {
+                let (Some(slot), Ok(at)) = (slots.get_mut(filled), u32::try_from(at)) else { return false };
+                *slot = at;
+                filled = filled.saturating_add(1);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+pub(super) fn row_of<'b>(loaded: &Loaded, mem: &'b ScanMemory<'_>, seq: u64) -> Option<Row<'b>> {
+    let index = usize::try_from(seq.checked_sub(loaded.first_seq)?).ok()?;
+    let bytes: &[u8] = if loaded.in_raw { mem.raw } else { mem.frame };
+    let rows = bytes.get(loaded.start..)?.get(..loaded.len)?;
+    if loaded.has_slots {
+        let at = usize::try_from(*mem.slots.get(index)?).ok()?;
+        return match ItemReader::new(rows.get(at..)?).next()? {
+            Item::Row(row) => Some(row),
+            _ => None,
+        };
+    }
+    let mut rows = ItemReader::new(rows).filter_map(|item| match item {
+        Item::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.nth(index)
+}
+
+/// The frame that an origin repeats, as if it stood there itself.
+pub(super) fn copied_frame(origin: &Frame, copy: &FrameCopy<'_>) -> Frame {
+    Frame {
+        kind: FrameKind::Rows,
+        flags: FrameFlags::WHOLE,
+        first_seq: copy.first_seq,
+        count: copy.count,
+        payload_bytes: u32::try_from(copy.payload.len()).unwrap_or(0),
+        ..*origin
+    }
+}
