@@ -21,6 +21,7 @@ pub mod hal;
 pub mod lz4;
 mod manifest;
 pub mod memtable;
+pub mod node;
 pub mod nor;
 pub mod pool;
 pub mod reader;

@@ -8,10 +8,10 @@
 //! ```text
 //!            Batch (class)                         Synced(Ok)
 //!   Idle ─────────────────▶ pending, due at t ──▶ commit under way ──▶ Idle, or the next commit
-//!     │                       Tick at or after t │        ▲   │ Synced(Err): written elsewhere from memory, or Failed
-//!     │ Stop                  memory is full ────┘        │   └──▶ batches go on to the other memtable; Full if it is full too
-//!     ▼                                                   │
-//!   Stopping ── everything pending is committed ──────────┘ ──▶ close frame ──▶ Stopped
+//!     │                     Tick at or after t │         ▲    Synced(Err): written elsewhere, or Failed
+//!     │ Stop                memory is full ────┘         │    Batch: into the other memtable, or Full
+//!     ▼                                                  │
+//!   Stopping ── everything pending is committed ─────────┘ ──▶ close frame ──▶ Stopped
 //! ```
 //!
 //! The caller puts in what it has, then [`Input::Tick`], and does what [`Output::next`] says. A simulator does the same
@@ -126,7 +126,6 @@ enum Phase {
 }
 
 /// A node: a store, and the rules by which it commits.
-#[derive(Debug)]
 pub struct Node<'m, S: Storage, A: Arena> {
     store: Store<'m, S, A>,
     volatile_bound: u32,
@@ -216,6 +215,9 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
             Phase::Running => {}
             Phase::Stopping | Phase::Stopped { .. } => return Err(Refused::Stopping),
             Phase::Failed(reason) => return Err(Refused::Failed(reason)),
+        }
+        if self.flight.is_some() && self.store.memtable_bytes().1 == 0 {
+            return Err(Refused::Full); // the one memtable there is is being written
         }
         let mut taken = self.store.append(batch.rows, batch.states);
         if matches!(taken, Err(StoreError::MemtableFull)) && self.flight.is_none() {
