@@ -88,7 +88,6 @@ fn a_reader_beside_a_writer_sees_that_it_lives_and_takes_no_lock() {
 
 /// Not a test of its own: the second process of the next one.
 #[test]
-#[ignore = "helper process"]
 fn helper_opens_what_it_is_given() {
     let Some(path) = std::env::var_os("LASTGASP_TEST_STORE") else { return };
     let verdict = match open(Path::new(&path)) {
@@ -106,7 +105,7 @@ fn a_second_writer_in_another_process_is_refused_and_told_by_whom() {
     let storage = formatted(&path, MIB);
     let other = || {
         let out = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "helper_opens_what_it_is_given", "--ignored", "--nocapture"])
+            .args(["--exact", "helper_opens_what_it_is_given", "--nocapture"])
             .env("LASTGASP_TEST_STORE", &path)
             .stderr(Stdio::inherit())
             .output()
