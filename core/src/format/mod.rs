@@ -7,6 +7,7 @@ pub(crate) mod bytes;
 pub mod crc;
 pub mod edit;
 pub mod events;
+pub mod fields;
 pub mod frame;
 pub mod header;
 pub mod row;
