@@ -1,5 +1,6 @@
 //! The engine on simulated media, without cuts: what goes in comes out.
 
+use lastgasp_core::error::StoreError;
 use lastgasp_core::format::row::Row;
 use lastgasp_core::hal::{ReadStorage, SliceArena, Storage};
 use lastgasp_core::reader::Reader;
@@ -83,4 +84,23 @@ fn a_full_store_drops_its_oldest_segment_with_a_gap_and_goes_on() {
     let records: Vec<_> = out.iter().filter(|l| l.contains("record")).collect();
     assert_eq!(**records.last().unwrap(), "400 record 400");
     assert!(records.len() > 10 && records.len() < 60, "{}", records.len());
+}
+
+#[test]
+fn without_a_spare_memtable_an_append_waits_for_the_commit_under_way() {
+    let size = RigSize::new(8, 4096);
+    let mut disk = SimDisk::new(DiskConfig::new(8, 4096));
+    let mut rig = Rig::new(&size);
+    format(&mut disk, rig.parts().0, &FormatOptions { store_id: 1 }).unwrap();
+    let (memory, [a, _]) = rig.parts();
+    let mut store = Store::open(disk, memory, SliceArena(a), None, &OpenOptions::default(), &mut |_, _| ()).unwrap();
+    let (stream, max) = (store.stream("app"), store.record_bytes_max());
+    store.append(&[row(stream, b"1")], &[]).unwrap();
+    let ticket = store.begin_commit().unwrap().unwrap();
+    assert!(matches!(store.append(&[row(stream, b"2")], &[]), Err(StoreError::CommitPending)));
+    assert_eq!(store.record_bytes_max(), max);
+    let synced = store.parts().0.sync();
+    assert_eq!(store.end_commit(ticket, synced).unwrap(), 1);
+    store.append(&[row(stream, b"2")], &[]).unwrap();
+    assert_eq!(store.commit().unwrap(), 2);
 }

@@ -115,6 +115,8 @@ pub struct Store<'m, S: Storage, A: Arena> {
     active: Option<Memtable<'m, A>>,
     spare: Option<Memtable<'m, A>>,
     pending: Option<Frozen<'m, A::Frozen>>,
+    /// Size of the smaller arena.
+    arena_bytes: usize,
     anchor: ClockAnchor,
     volatile_bound: u32,
     ram_limit: u64,
@@ -161,6 +163,8 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let (mut catalog, mut memory) = Catalog::new(geometry, memory);
         let mounted = recovery::mount(&mut storage, &mut catalog, memory.frame, progress)?;
         let next_seq = mounted.verdict.next_seq;
+        let active_bytes = active.as_slice().len();
+        let arena_bytes = spare.as_ref().map_or(active_bytes, |spare| spare.as_slice().len().min(active_bytes));
         let [first, second] = core::mem::take(&mut memory.chains);
         let clock_epoch = catalog.clocks.newest().map_or(1, |a| a.clock_epoch.saturating_add(1));
         let log = LogWriter { open: mounted.verdict.resume, ..LogWriter::default() };
@@ -174,6 +178,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             active: Some(Memtable::new(active, first, next_seq)),
             spare: spare.map(|arena| Memtable::new(arena, second, next_seq)),
             pending: None,
+            arena_bytes,
             anchor: ClockAnchor { clock_epoch, wall_us: options.wall_us, synchronised: options.synchronised },
             volatile_bound: options.volatile_bound,
             ram_limit: 0,
@@ -257,7 +262,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let frame = self.catalog.data_room().min(u32::try_from(self.memory.frame.len()).unwrap_or(u32::MAX));
         let frame = usize::try_from(self.catalog.layout.payload_max(frame)).unwrap_or(0);
         let segment = usize::try_from(self.catalog.geometry.segment_bytes).unwrap_or(0);
-        let arena = self.active.as_ref().map_or(0, Memtable::capacity);
+        let arena = self.arena_bytes;
         let part = if self.catalog.layout.wide { segment / 4 * 3 } else { segment.min(arena) / 2 };
         part.min(frame.saturating_sub(overhead)).min(arena.saturating_sub(entry_bytes(64)))
     }
@@ -282,6 +287,9 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     pub fn append(&mut self, rows: &[Row<'_>], states: &[(&[u8], &[u8])]) -> Result<(u64, u64), StoreError<S::Error>> {
         if let Some(reason) = self.read_only {
             return Err(StoreError::ReadOnly(reason));
+        }
+        if self.active.is_none() {
+            return Err(StoreError::CommitPending);
         }
         let max = self.record_bytes_max();
         let room = self.catalog.state_room();
@@ -333,8 +341,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     fn commit_bytes_max(&self) -> usize {
         let segments = usize::try_from(self.catalog.geometry.segments / 8).unwrap_or(1);
         let room = usize::try_from(self.catalog.data_room()).unwrap_or(0);
-        let arena = self.active.as_ref().map_or(0, Memtable::capacity);
-        segments.saturating_mul(room / 4 * 3).min(arena)
+        segments.saturating_mul(room / 4 * 3).min(self.arena_bytes)
     }
 
     /// Writes everything taken in so far, without syncing. `None` if there is nothing to write, or nothing remains to
