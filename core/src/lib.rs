@@ -14,6 +14,7 @@
 extern crate std;
 
 pub mod catalog;
+pub mod check;
 pub mod error;
 pub mod format;
 pub mod gaps;
