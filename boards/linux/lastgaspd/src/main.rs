@@ -1,0 +1,24 @@
+//! The binary: parses the command line, runs the node, and turns its end into an exit code.
+//!
+//! Exit codes: 0 an orderly end; 1 the node failed while it ran; 2 it could not start; 130 and 143 when a second signal
+//! ended it at once.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lastgaspd::{cli::Cli, run, say};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run::run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(run::Failure::Start(error)) => {
+            say(format_args!("{error:#}"));
+            ExitCode::from(2)
+        }
+        Err(run::Failure::Running(error)) => {
+            say(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

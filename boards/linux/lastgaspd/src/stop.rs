@@ -1,0 +1,58 @@
+//! The orderly stop: SIGTERM and SIGINT.
+//!
+//! Invariants: the first signal asks every source to end, and nothing else; a second one ends the process at once with
+//! 128 and its number, also if every thread hangs; a source that waits for input wakes up.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+/// Tells that a stop was asked for.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    /// Readable from the first signal on; nobody reads it.
+    wake: Arc<UnixStream>,
+}
+
+impl Stop {
+    /// Takes over SIGTERM and SIGINT for the whole process.
+    ///
+    /// # Errors
+    /// The system has no more file descriptors.
+    pub fn on_signals() -> io::Result<Self> {
+        let (wake, ring) = UnixStream::pair()?;
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: the first signal finds the flag unset, sets it and rings; the second finds it set.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))?;
+            flag::register(signal, Arc::clone(&asked))?;
+            low_level::pipe::register(signal, ring.try_clone()?)?;
+        }
+        Ok(Self { asked, wake: Arc::new(wake) })
+    }
+
+    /// One that a test rings by dropping or writing to the other end.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> io::Result<(Self, UnixStream)> {
+        let (wake, ring) = UnixStream::pair()?;
+        Ok((Self { asked: Arc::default(), wake: Arc::new(wake) }, ring))
+    }
+
+    /// A stop was asked for.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Becomes readable when a stop is asked for, and stays so.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
