@@ -38,7 +38,9 @@
 
 pub mod cuttable;
 pub mod disk;
+pub mod driver;
 pub mod image;
+pub mod model;
 pub mod nor;
 pub mod outcome;
 pub mod power;

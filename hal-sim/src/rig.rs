@@ -78,6 +78,16 @@ impl Rig {
         }
     }
 
+    /// Fills the memory with garbage, as RAM has it after a cut: a mount may not rely on anything in it.
+    pub fn poison(&mut self) {
+        let [a, b] = &mut self.arenas;
+        for bytes in [&mut self.frame, &mut self.names, &mut self.state, &mut self.raw, a, b] {
+            bytes.fill(0xa5);
+        }
+        self.order.fill(u32::MAX);
+        self.gaps.fill(Gap::new(1, 1 << 40, true, lastgasp_core::gaps::GapCause::Overload));
+    }
+
     /// The memory, to hand to a store, and its arenas.
     pub fn parts(&mut self) -> (Memory<'_>, [&mut [u8]; 2]) {
         let [first, second] = &mut self.chains;

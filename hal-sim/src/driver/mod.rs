@@ -1,0 +1,18 @@
+//! The cut driver: runs workloads on the engine, cuts the power at every operation, and lets the model judge.
+//!
+//! - [`medium`]: what the driver needs of a medium besides being cut; disk and NOR flash;
+//! - [`workload`]: deterministic lists of steps, by hand and by seed;
+//! - [`machine`]: executes steps on a store and keeps the model;
+//! - [`observe`]: what a mount shows, for the model;
+//! - [`explore`]: every cut, every outcome, and every cut of what follows;
+//! - [`frames`] and [`rot`]: every flipped bit of cleanly closed stores;
+//! - [`trace`]: the short id of a case, which replays it.
+//!
+//! Invariant: everything is a function of profile, workload and plan, so an id replays on any machine.
+
+pub mod explore;
+pub mod machine;
+pub mod medium;
+pub mod observe;
+pub mod trace;
+pub mod workload;

@@ -1,0 +1,430 @@
+//! Workloads: what a node does with its store between two boots, as lists of steps.
+//!
+//! Invariants: a workload is a value, and the one of a seed is the same for ever; every path of the engine that writes
+//! is crossed by at least one workload written by hand.
+
+use super::medium::Fate;
+use crate::disk::faults::{FailSync, SyncEffect};
+use crate::nor::Wear;
+use crate::rig::RigSize;
+use crate::rng::Rng;
+
+/// Sizes of a store and of the memory it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Segments in the pool.
+    pub segments: u32,
+    /// Bytes of a segment.
+    pub segment_bytes: u32,
+    /// Bytes of the frame buffer: no frame is larger.
+    pub frame_bytes: usize,
+    /// Bytes of each memtable.
+    pub arena_bytes: usize,
+    /// A second memtable, so that appends go on during a commit.
+    pub spare: bool,
+}
+
+impl Shape {
+    /// The smallest disk: 8 segments of six frames.
+    #[must_use]
+    pub fn disk() -> Self {
+        Self { segments: 8, segment_bytes: 4096, frame_bytes: 4096, arena_bytes: 8192, spare: true }
+    }
+
+    /// A disk where batches span frames and segments.
+    #[must_use]
+    pub fn disk_chains() -> Self {
+        Self { segments: 16, segment_bytes: 4096, frame_bytes: 1024, arena_bytes: 8192, spare: true }
+    }
+
+    /// The smallest flash: 8 segments of two erase blocks.
+    #[must_use]
+    pub fn nor() -> Self {
+        Self { segments: 8, segment_bytes: 2048, frame_bytes: 2048, arena_bytes: 2048, spare: false }
+    }
+
+    /// A flash where batches span frames and segments.
+    #[must_use]
+    pub fn nor_chains() -> Self {
+        Self { segments: 16, segment_bytes: 2048, frame_bytes: 768, arena_bytes: 4096, spare: false }
+    }
+
+    /// The memory that goes with it.
+    #[must_use]
+    pub fn rig_size(&self) -> RigSize {
+        let size = RigSize::new(self.segments, self.segment_bytes);
+        RigSize { frame_bytes: self.frame_bytes, arena_bytes: self.arena_bytes, ..size }
+    }
+}
+
+/// One step of a boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A batch: stream and body length of each record, and keys of state entries that it sets.
+    Append {
+        /// Records.
+        rows: Vec<(u8, u32)>,
+        /// State entries.
+        states: Vec<u8>,
+    },
+    /// A commit as a microcontroller does it.
+    Commit,
+    /// The first part of a split commit.
+    Begin,
+    /// Its sync, by the storage itself.
+    Sync,
+    /// Its last part.
+    End,
+    /// Syncs fail from here on.
+    FailSyncs(FailSync),
+    /// After this many writes, so many fail.
+    FailWrites(u64, u64),
+    /// A segment wears out.
+    WearOut(u32, Wear),
+}
+
+/// How a boot ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// By `close`.
+    Close,
+    /// Without.
+    Crash(Fate),
+}
+
+/// One boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// How many records may be acknowledged in RAM.
+    pub bound: u32,
+    /// Both slots of the manifest are ruined before.
+    pub ruin_manifest: bool,
+    /// What it does.
+    pub steps: Vec<Step>,
+    /// How it ends.
+    pub stop: Stop,
+}
+
+/// A named list of boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Its name, the second part of a trace id.
+    pub name: String,
+    /// What it crosses.
+    pub about: &'static str,
+    /// Sizes.
+    pub shape: Shape,
+    /// What it does.
+    pub boots: Vec<Boot>,
+}
+
+/// A batch of records of stream 0 with these body lengths.
+#[must_use]
+pub fn append(lens: &[u32]) -> Step {
+    Step::Append { rows: lens.iter().map(|len| (0, *len)).collect(), states: Vec::new() }
+}
+
+/// A boot without RAM acknowledgements that closes.
+#[must_use]
+pub fn boot(steps: Vec<Step>, stop: Stop) -> Boot {
+    Boot { bound: 0, ruin_manifest: false, steps, stop }
+}
+
+/// Records one by one, each committed.
+fn singles(n: u32, len: u32) -> Vec<Step> {
+    (0..n).flat_map(|i| [append(&[len + i % 5]), Step::Commit]).collect()
+}
+
+fn fail(at: u64, count: u64, effect: SyncEffect) -> Step {
+    Step::FailSyncs(FailSync { at, count, effect })
+}
+
+const CRASH: Stop = Stop::Crash(Fate::None);
+const KILLED: Stop = Stop::Crash(Fate::All);
+
+/// The workloads written by hand, for a medium with these shapes.
+#[must_use]
+pub fn by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
+    let part = u32::try_from(chains.frame_bytes).unwrap_or(0) / 3;
+    let half = plain.segment_bytes / 4;
+    let states = |lens: &[u32], keys: &[u8]| Step::Append {
+        rows: lens.iter().enumerate().map(|(i, len)| (u8::try_from(i % 3).unwrap_or(0), *len)).collect(),
+        states: keys.to_vec(),
+    };
+    let with_bound = |bound, steps, stop| Boot { bound, ..boot(steps, stop) };
+    let ruined = |steps, stop| Boot { ruin_manifest: true, ..boot(steps, stop) };
+    let big = |n: usize| append(&vec![part; n]);
+    let list: Vec<(&'static str, Shape, Vec<Boot>)> = vec![
+        ("two boots, clean stop", plain, vec![boot(singles(3, 40), Stop::Close), boot(singles(2, 40), Stop::Close)]),
+        (
+            "a boot after a cut, then one after a kill",
+            plain,
+            vec![
+                boot([singles(2, 30), vec![append(&[20, 20]), Step::Begin]].concat(), CRASH),
+                boot([singles(2, 30), vec![append(&[20, 20]), Step::Begin]].concat(), KILLED),
+                boot(singles(1, 30), Stop::Close),
+            ],
+        ),
+        (
+            "batches with states and several streams",
+            plain,
+            vec![
+                boot(vec![states(&[30, 40, 50], &[1, 2]), Step::Commit, states(&[], &[2]), Step::Commit], Stop::Close),
+                boot(vec![states(&[60], &[1]), states(&[], &[3]), states(&[70, 20], &[1]), Step::Commit], CRASH),
+                boot(vec![states(&[30], &[2]), Step::Commit], Stop::Close),
+            ],
+        ),
+        (
+            "many segments, retention and manifest rollover",
+            plain,
+            vec![
+                boot((0..14).flat_map(|_| [append(&[half]), Step::Commit]).collect(), CRASH),
+                boot((0..14).flat_map(|_| [append(&[half, 30]), Step::Commit]).collect(), Stop::Close),
+            ],
+        ),
+        (
+            "large commits of many batches, across segments",
+            plain,
+            vec![
+                boot(
+                    vec![
+                        append(&[half; 2]),
+                        append(&[half]),
+                        append(&[half]),
+                        Step::Commit,
+                        append(&[9]),
+                        Step::Commit,
+                    ],
+                    CRASH,
+                ),
+                boot(
+                    vec![append(&[half]), append(&[half]), append(&[half, 20]), Step::Begin, Step::Sync, Step::End],
+                    Stop::Close,
+                ),
+            ],
+        ),
+        (
+            "chains",
+            chains,
+            vec![
+                boot(vec![append(&[40]), Step::Commit, big(5), Step::Commit, append(&[50]), Step::Commit], CRASH),
+                boot(vec![big(6), append(&[20]), Step::Commit, big(4), Step::Begin], KILLED),
+                boot(vec![append(&[50]), Step::Commit], Stop::Close),
+            ],
+        ),
+        (
+            "chains across segments",
+            chains,
+            vec![
+                boot(
+                    vec![append(&[50]), Step::Commit, big(8), Step::Commit, append(&[20]), big(8), Step::Commit],
+                    CRASH,
+                ),
+                boot(vec![big(8), Step::Commit, big(7), Step::Commit], Stop::Close),
+            ],
+        ),
+        (
+            "acknowledged in RAM, with a bound that changes",
+            plain,
+            vec![
+                with_bound(5, vec![append(&[30]), Step::Commit, append(&[20; 3]), append(&[20])], CRASH),
+                with_bound(2, vec![append(&[30]), Step::Commit, append(&[20])], KILLED),
+                with_bound(0, vec![append(&[30]), Step::Commit, append(&[20])], CRASH),
+                with_bound(9, vec![append(&[30]), append(&[30]), Step::Commit, append(&[20])], Stop::Close),
+                with_bound(0, vec![append(&[30]), Step::Commit, append(&[20])], CRASH),
+            ],
+        ),
+        (
+            "split commits with appends between",
+            plain,
+            vec![
+                boot(
+                    vec![
+                        append(&[30]),
+                        Step::Begin,
+                        append(&[40]),
+                        Step::Sync,
+                        append(&[20, 20]),
+                        Step::End,
+                        Step::Begin,
+                        append(&[30]),
+                        Step::Sync,
+                        Step::End,
+                        append(&[10]),
+                        Step::Commit,
+                    ],
+                    CRASH,
+                ),
+                boot(vec![append(&[30]), Step::Begin, append(&[40]), Step::Sync], CRASH),
+                boot(vec![append(&[30]), Step::Begin, Step::Sync, Step::End], Stop::Close),
+            ],
+        ),
+        (
+            "one failed sync",
+            plain,
+            vec![
+                boot([singles(2, 40), vec![fail(0, 1, SyncEffect::LooksClean)], singles(3, 40)].concat(), CRASH),
+                boot(singles(2, 40), Stop::Close),
+            ],
+        ),
+        (
+            "two failed syncs of a split commit",
+            plain,
+            vec![
+                boot(
+                    [
+                        singles(1, 40),
+                        vec![
+                            append(&[half]),
+                            append(&[half]),
+                            append(&[30]),
+                            fail(0, 2, SyncEffect::LooksClean),
+                            Step::Begin,
+                            append(&[25]),
+                            Step::Sync,
+                            Step::End,
+                            Step::Commit,
+                        ],
+                    ]
+                    .concat(),
+                    Stop::Crash(Fate::Seeded(5)),
+                ),
+                boot(singles(2, 40), Stop::Close),
+            ],
+        ),
+        (
+            "syncs that fail until the store gives up",
+            plain,
+            vec![
+                boot([singles(2, 40), vec![fail(1, 9, SyncEffect::LooksClean)], singles(3, 40)].concat(), KILLED),
+                boot([singles(1, 40), vec![fail(0, 9, SyncEffect::StaysDirty)], singles(2, 40)].concat(), CRASH),
+                boot(singles(2, 40), Stop::Close),
+            ],
+        ),
+        (
+            "a sync fails when a segment is opened",
+            plain,
+            vec![
+                boot(
+                    [
+                        vec![append(&[half; 2]), Step::Commit, fail(2, 1, SyncEffect::LooksClean)],
+                        vec![append(&[half; 2]), Step::Commit, append(&[half; 2]), Step::Commit],
+                    ]
+                    .concat(),
+                    Stop::Crash(Fate::Seeded(3)),
+                ),
+                boot(singles(2, 40), CRASH),
+            ],
+        ),
+        (
+            "failed writes",
+            plain,
+            vec![
+                boot([singles(2, 40), vec![Step::FailWrites(0, 1)], singles(2, 40)].concat(), CRASH),
+                boot([singles(1, 40), vec![Step::FailWrites(1, 2)], singles(2, 40)].concat(), KILLED),
+                boot([singles(1, 40), vec![Step::FailWrites(0, 9)], singles(2, 40)].concat(), CRASH),
+                boot(singles(2, 40), Stop::Close),
+            ],
+        ),
+        (
+            "worn out segments",
+            Shape { segments: 12, ..plain },
+            vec![
+                boot(
+                    [
+                        vec![Step::WearOut(2, Wear::Erase), Step::WearOut(7, Wear::Program)],
+                        (0..12).flat_map(|_| [append(&[half; 2]), Step::Commit]).collect(),
+                    ]
+                    .concat(),
+                    CRASH,
+                ),
+                boot(singles(2, 40), Stop::Close),
+            ],
+        ),
+        (
+            "rebuild",
+            plain,
+            vec![
+                boot(
+                    [singles(3, 40), (0..6).flat_map(|_| [append(&[half]), Step::Commit]).collect()].concat(),
+                    Stop::Close,
+                ),
+                ruined(singles(3, 40), CRASH),
+                boot((0..6).flat_map(|_| [append(&[half]), Step::Commit]).collect(), Stop::Close),
+            ],
+        ),
+        (
+            "rebuild of a chain after a cut",
+            chains,
+            vec![
+                boot(vec![append(&[40]), Step::Commit, big(8), Step::Commit, big(4), Step::Begin], KILLED),
+                ruined(vec![big(5), Step::Commit], CRASH),
+                boot(singles(1, 40), Stop::Close),
+            ],
+        ),
+        (
+            "boots that only crash",
+            plain,
+            vec![
+                boot(vec![append(&[30]), Step::Begin], CRASH),
+                boot(vec![append(&[30]), Step::Begin], Stop::Crash(Fate::Seeded(1))),
+                boot(vec![append(&[30]), append(&[40]), Step::Begin], Stop::Crash(Fate::Seeded(2))),
+                boot(vec![append(&[30]), Step::Begin], KILLED),
+                boot(vec![], Stop::Close),
+                boot(vec![append(&[30]), Step::Commit], Stop::Close),
+            ],
+        ),
+    ];
+    let workload = |(i, (about, shape, boots))| Workload { name: format!("w{i}"), about, shape, boots };
+    list.into_iter().enumerate().map(workload).collect()
+}
+
+/// The workload of a seed.
+#[must_use]
+pub fn by_seed(seed: u64, plain: Shape, chains: Shape) -> Workload {
+    let mut rng = Rng::derived(seed, 0x5eed);
+    let shape = if rng.chance(1, 3) { chains } else { plain };
+    let bounded = rng.chance(1, 3);
+    let boots = (0..2 + rng.below(3)).map(|_| {
+        let bound = if bounded { u32::try_from(rng.below(6)).unwrap_or(0) } else { 0 };
+        let mut steps = Vec::new();
+        for _ in 0..2 + rng.below(7) {
+            random_step(&mut rng, &shape, &mut steps);
+        }
+        let stop = match rng.below(5) {
+            0 | 1 => Stop::Close,
+            2 => CRASH,
+            3 => KILLED,
+            _ => Stop::Crash(Fate::Seeded(rng.below(1 << 16))),
+        };
+        Boot { bound, ruin_manifest: false, steps, stop }
+    });
+    Workload { name: format!("s{seed}"), about: "by chance", shape, boots: boots.collect() }
+}
+
+fn random_step(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
+    let unit = u64::from(shape.segment_bytes);
+    let frame = shape.frame_bytes as u64;
+    let batch = |rng: &mut Rng| {
+        let large = rng.chance(1, 3);
+        let rows = (0..1 + rng.below(if large { 6 } else { 3 })).map(|_| {
+            let len = 8 + rng.below(if large { frame.min(unit / 2) / 2 } else { 60 });
+            (u8::try_from(rng.below(4)).unwrap_or(0), u32::try_from(len).unwrap_or(8))
+        });
+        let rows: Vec<_> = rows.collect();
+        let states = if rng.chance(1, 4) { vec![u8::try_from(rng.below(4)).unwrap_or(0)] } else { Vec::new() };
+        Step::Append { rows, states }
+    };
+    match rng.below(12) {
+        0..=4 => steps.extend([batch(rng), Step::Commit]),
+        5..=6 => steps.push(batch(rng)),
+        7 => steps.extend([batch(rng), batch(rng), Step::Commit]),
+        8 => steps.extend([batch(rng), Step::Begin, batch(rng), Step::Sync, batch(rng), Step::End]),
+        9 => steps.push(Step::Append { rows: Vec::new(), states: vec![u8::try_from(rng.below(4)).unwrap_or(0)] }),
+        10 => {
+            let effect = if rng.chance(1, 4) { SyncEffect::StaysDirty } else { SyncEffect::LooksClean };
+            steps.push(fail(rng.below(4), 1 + rng.below(3), effect));
+        }
+        _ => steps.push(Step::FailWrites(rng.below(4), 1 + rng.below(3))),
+    }
+}
