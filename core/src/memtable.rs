@@ -8,8 +8,13 @@ use crate::format::bytes::{put, u32_at};
 use crate::format::row::{Item, ItemReader, ItemWriter, Row};
 use crate::hal::Arena;
 
-/// Bytes in front of each entry: length and flags, next of the same stream, check of the two and the item.
-const ENTRY_BYTES: usize = 12;
+/// Bytes in front of each entry: length and flags, next of the same stream, low half of the sequence number, check of
+/// the three and the item.
+const ENTRY_BYTES: usize = 16;
+/// Where in an entry the link to the next one of its stream stands.
+const LINK_AT: usize = 4;
+/// Where in an entry the low half of its sequence number stands.
+const SEQ_AT: usize = 8;
 const FLAG_ROW: u32 = 1 << 31;
 const FLAG_BATCH_END: u32 = 1 << 30;
 const LENGTH: u32 = FLAG_BATCH_END - 1;
@@ -156,7 +161,9 @@ impl<'m, A: Arena> Memtable<'m, A> {
         writer.item(item)?;
         let len = u32::try_from(writer.len()).ok().filter(|len| *len <= LENGTH)?;
         put(bytes, at, &(len | flags).to_le_bytes())?;
-        put(bytes, at.checked_add(4)?, &0u32.to_le_bytes())?;
+        put(bytes, at.checked_add(LINK_AT)?, &0u32.to_le_bytes())?;
+        let [a, b, c, d, ..] = self.extent.next_seq.to_le_bytes();
+        put(bytes, at.checked_add(SEQ_AT)?, &[a, b, c, d])?;
         self.extent.used = at.checked_add(ENTRY_BYTES)?.checked_add(usize::try_from(len).ok()?)?;
         self.end_of_batch = at;
         Some(at)
@@ -167,8 +174,8 @@ impl<'m, A: Arena> Memtable<'m, A> {
         let Some(link) = u32::try_from(at).ok().and_then(|at| at.checked_add(1)) else { return };
         if chain.head == 0 {
             chain.head = link;
-        } else if let Some(tail) = usize::try_from(chain.tail).ok().and_then(|t| t.checked_add(3)) {
-            // `tail` is an offset + 1, and the link stands 4 bytes into the entry.
+        } else if let Some(tail) = usize::try_from(chain.tail).ok().and_then(|t| t.checked_add(LINK_AT - 1)) {
+            // `tail` is an offset + 1.
             put(self.arena.bytes(), tail, &link.to_le_bytes());
         }
         chain.tail = link;
@@ -179,7 +186,7 @@ impl<'m, A: Arena> Memtable<'m, A> {
         let (mut at, used) = (0, self.extent.used);
         while at < used {
             let bytes = self.arena.bytes();
-            put(bytes, at.saturating_add(4), &0u32.to_le_bytes());
+            put(bytes, at.saturating_add(LINK_AT), &0u32.to_le_bytes());
             let mut walk = Entries { bytes, at, used, seq: 0 };
             let Some(entry) = walk.next() else { break };
             let (next, stream) = (walk.at, entry.stream());
@@ -215,18 +222,21 @@ impl<'m, F: AsRef<[u8]>> Frozen<'m, F> {
         Entries::new(self.bytes(), self.extent)
     }
 
-    /// The records of one stream, in order, with their entries' offsets.
-    pub fn chain(&self, stream: u16) -> impl Iterator<Item = Row<'_>> + '_ {
-        let mut link = self.chains.get(usize::from(stream)).map_or(0, |c| c.head);
-        let bytes = self.bytes();
-        core::iter::from_fn(move || {
-            let at = usize::try_from(link.checked_sub(1)?).ok()?;
-            link = u32_at(bytes, at.checked_add(4)?)?;
-            match entry_at(bytes, at)?.0.item()? {
-                Item::Row(row) => Some(row),
-                _ => None,
-            }
-        })
+    /// The records of one stream with their sequence numbers, in order.
+    #[must_use]
+    pub fn chain(&self, stream: u16) -> ChainRows<'_> {
+        self.chain_at(self.chains.get(usize::from(stream)).map_or(0, |c| c.head))
+    }
+
+    /// Goes on where another walk along a chain of this memtable stood, see [`ChainRows::position`].
+    pub(crate) fn chain_at(&self, position: u32) -> ChainRows<'_> {
+        ChainRows { bytes: self.bytes(), link: position, first_seq: self.extent.first_seq }
+    }
+
+    /// The first stream at or above `from` that has a chain.
+    pub(crate) fn next_stream(&self, from: u16) -> Option<u16> {
+        let (at, _) = self.chains.iter().enumerate().skip(usize::from(from)).find(|(_, c)| c.head != 0)?;
+        u16::try_from(at).ok()
     }
 
     /// Streams that have a chain.
@@ -242,6 +252,59 @@ impl<'m, F: AsRef<[u8]>> Frozen<'m, F> {
         match A::thaw(self.arena) {
             Ok(arena) => Ok(Memtable::new(arena, self.chains, first_seq)),
             Err(arena) => Err(Self { arena, chains: self.chains, extent: self.extent }),
+        }
+    }
+}
+
+/// Walks the records of one stream in order. Ends early where an entry is malformed.
+#[derive(Debug, Clone)]
+pub struct ChainRows<'b> {
+    bytes: &'b [u8],
+    /// Offset + 1 of the next entry, 0 at the end.
+    link: u32,
+    first_seq: u64,
+}
+
+impl ChainRows<'_> {
+    /// Where it stands.
+    pub(crate) fn position(&self) -> u32 {
+        self.link
+    }
+
+    /// The sequence number of the next record.
+    pub(crate) fn next_seq(&self) -> Option<u64> {
+        let at = usize::try_from(self.link.checked_sub(1)?).ok()?;
+        let low = u32_at(self.bytes, at.checked_add(SEQ_AT)?)?;
+        // A memtable holds less than 2^32 records, so the low half tells how far it is from the first.
+        let [a, b, c, d, ..] = self.first_seq.to_le_bytes();
+        self.first_seq.checked_add(u64::from(low.wrapping_sub(u32::from_le_bytes([a, b, c, d]))))
+    }
+
+    /// Passes by the records below `seq`.
+    pub(crate) fn skip_below(&mut self, seq: u64) {
+        while self.next_seq().is_some_and(|next| next < seq) {
+            self.link = self.next_link().unwrap_or(0);
+        }
+    }
+
+    fn next_link(&self) -> Option<u32> {
+        let at = usize::try_from(self.link.checked_sub(1)?).ok()?;
+        // Links lead onwards only, whatever the bytes are.
+        u32_at(self.bytes, at.checked_add(LINK_AT)?).filter(|next| *next == 0 || *next > self.link)
+    }
+}
+
+impl<'b> Iterator for ChainRows<'b> {
+    type Item = (u64, Row<'b>);
+
+    fn next(&mut self) -> Option<(u64, Row<'b>)> {
+        let seq = self.next_seq()?;
+        let at = usize::try_from(self.link.checked_sub(1)?).ok()?;
+        let (entry, _) = entry_at(self.bytes, at)?;
+        self.link = self.next_link()?;
+        match entry.item()? {
+            Item::Row(row) => Some((seq, row)),
+            _ => None,
         }
     }
 }
@@ -368,9 +431,15 @@ mod tests {
         let seqs: Vec<_> = frozen.entries().map(|e| (e.seq, e.is_row, e.ends_batch)).collect();
         assert_eq!(seqs.len(), 6);
         assert_eq!(seqs[5], (10, false, true));
-        let bodies = |s| frozen.chain(s).map(|r| r.body[0]).collect::<Vec<_>>();
+        let bodies = |s| frozen.chain(s).map(|(_, r)| r.body[0]).collect::<Vec<_>>();
         assert_eq!((bodies(1), bodies(2), bodies(0)), (std::vec![0, 2, 3], std::vec![1, 4], std::vec![]));
+        assert!(frozen.chain(1).map(|(seq, _)| seq).eq([5, 7, 8]));
         assert!(frozen.streams().eq([1, 2]));
+        assert_eq!((frozen.next_stream(0), frozen.next_stream(2), frozen.next_stream(3)), (Some(1), Some(2), None));
+        let mut rows = frozen.chain(1);
+        rows.skip_below(6);
+        assert_eq!(rows.next_seq(), Some(7));
+        assert!(frozen.chain_at(rows.position()).map(|(seq, _)| seq).eq([7, 8]));
     }
 
     #[test]
@@ -386,9 +455,19 @@ mod tests {
         assert_eq!(table.push(&row(1, b"2")), Some(2));
         table.end_batch();
         let frozen = table.freeze();
-        let bodies: Vec<_> = frozen.chain(1).map(|r| r.body).collect();
+        let bodies: Vec<_> = frozen.chain(1).map(|(_, r)| r.body).collect();
         assert_eq!(bodies, [&b"kept"[..], b"2"]);
         assert!(frozen.entries().all(|e| e.ends_batch));
+    }
+
+    #[test]
+    fn numbers_are_whole_across_the_low_half() {
+        let (mut bytes, mut chains) = ([0u8; 256], [Chain::default(); 2]);
+        let first = u64::from(u32::MAX) * 3 + 1;
+        let mut table = Memtable::new(SliceArena(&mut bytes), &mut chains, first);
+        let pushed: Vec<u64> = (0..5).map(|i| table.push(&row(1, &[i])).unwrap()).collect();
+        assert_eq!(pushed, [first, first + 1, first + 2, first + 3, first + 4]);
+        assert!(table.freeze().chain(1).map(|(seq, _)| seq).eq(pushed));
     }
 
     #[test]
