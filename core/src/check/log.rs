@@ -3,11 +3,12 @@
 //! Invariant: the numbers that a reader should find are followed from segment to segment, so every number that is
 //! missing is laid to the nearest bad place before the next thing that is whole.
 
+use super::slots::Proof;
 use super::{Finding, Part, Place};
 use crate::catalog::Catalog;
 use crate::format::bytes::{u32_at, u64_at};
 use crate::format::edit::SegmentState;
-use crate::format::events::{Close, Origin};
+use crate::format::events::{Close, Origin, PreviousEnd};
 use crate::format::frame::{Frame, FrameKind};
 use crate::format::header::{HEADER_BYTES_MAX, SegmentHeader, SegmentKind};
 use crate::gaps::{Gap, GapCause};
@@ -15,7 +16,7 @@ use crate::hal::ReadStorage;
 use crate::recovery::{read_header, walker_of};
 use crate::walk::{Found, Walker};
 
-/// Walks all segments. Returns `true` if something of boot `edit.1` knows of the edit with number `edit.0`.
+/// Walks all segments. Returns what they say of the edit with number `edit.0`, written by boot `edit.1`.
 pub(super) fn check<R: ReadStorage>(
     s: &mut R,
     catalog: &Catalog<'_>,
@@ -23,14 +24,15 @@ pub(super) fn check<R: ReadStorage>(
     edit: (u64, u32),
     progress: &mut dyn FnMut(u32),
     found: &mut dyn FnMut(Finding),
-) -> bool {
+) -> Proof {
     let mut log = Log {
         s,
         catalog,
         buf,
         found,
         edit,
-        edit_proven: false,
+        proof: Proof::default(),
+        cut_since: false,
         next: catalog.floor(),
         tail: None,
         seal: None,
@@ -42,7 +44,7 @@ pub(super) fn check<R: ReadStorage>(
     }
     log.arrive(catalog.durable_upto.saturating_add(1), None);
     log.let_go_of_tail();
-    log.edit_proven
+    Proof { settled: log.proof.known && log.proof.settled && !log.cut_since, ..log.proof }
 }
 
 /// A range that is no frame of this life.
@@ -90,20 +92,25 @@ struct Seen {
     copy: Option<(u64, u64)>,
     /// The manifest edit it knows of.
     edit_no: u64,
+    /// The origin of a boot whose forerunner did not stop cleanly.
+    after_cut: bool,
 }
 
 impl Seen {
     fn of(at: u32, end: u32, frame: Frame, payload: &[u8]) -> Self {
-        let (copy, edit_no) = match frame.kind {
-            FrameKind::Origin => Origin::read(payload)
-                .map(|(origin, copy)| {
-                    (copy.filter(|c| c.count > 0).map(|c| (c.first_seq, c.last_seq())), origin.edit_no)
-                })
-                .unwrap_or_default(),
-            FrameKind::Close => (None, Close::read(payload).map_or(0, |close| close.edit_no)),
-            FrameKind::Rows | FrameKind::RowGroup | FrameKind::Index | FrameKind::Edit => (None, 0),
-        };
-        Self { at, end, frame, copy, edit_no }
+        let mut seen = Self { at, end, frame, copy: None, edit_no: 0, after_cut: false };
+        match frame.kind {
+            FrameKind::Origin => {
+                if let Some((origin, copy)) = Origin::read(payload) {
+                    seen.copy = copy.filter(|c| c.count > 0).map(|c| (c.first_seq, c.last_seq()));
+                    seen.edit_no = origin.edit_no;
+                    seen.after_cut = origin.previous_end != PreviousEnd::Clean;
+                }
+            }
+            FrameKind::Close => seen.edit_no = Close::read(payload).map_or(0, |close| close.edit_no),
+            FrameKind::Rows | FrameKind::RowGroup | FrameKind::Index | FrameKind::Edit => {}
+        }
+        seen
     }
 
     /// First and last number of its records.
@@ -119,7 +126,9 @@ struct Log<'a, 'c, R> {
     buf: &'a mut [u8],
     found: &'a mut dyn FnMut(Finding),
     edit: (u64, u32),
-    edit_proven: bool,
+    proof: Proof,
+    /// A boot ended without a clean stop after the edit.
+    cut_since: bool,
     /// The next number a reader should find.
     next: u64,
     /// Where the segments before this one end.
@@ -137,7 +146,7 @@ impl<R: ReadStorage> Log<'_, '_, R> {
             h.kind == SegmentKind::Log && h.store_id == self.catalog.store_id && h.generation == state.generation
         });
         if let Some(h) = &header {
-            self.header(h);
+            self.header(h, &state);
         }
         let mut walker = walker_of(self.catalog, segment, state.generation, header.as_ref());
         if header.is_none() {
@@ -171,10 +180,13 @@ impl<R: ReadStorage> Log<'_, '_, R> {
         self.end_of_segment(segment, &state, last, bad.unwrap_or_else(|| Bad::at(segment, walker.at)));
     }
 
-    /// A header that is whole: numbers before its first one belong to the segments before it.
-    fn header(&mut self, h: &SegmentHeader) {
+    /// A header that is whole: numbers before its first one belong to the segments before it, unless nothing of its own
+    /// segment counts; then those numbers may have been given again later.
+    fn header(&mut self, h: &SegmentHeader, state: &SegmentState) {
         self.knows_edit(h.epoch, h.edit_no);
-        self.arrive(h.first_seq, None);
+        if state.last_seq >= state.first_seq {
+            self.arrive(h.first_seq.min(state.first_seq), None);
+        }
         self.let_go_of_tail();
         // The edit that announced this segment was synced after the seal before the last was written.
         if let Some(seal) = self.seal.take()
@@ -187,11 +199,13 @@ impl<R: ReadStorage> Log<'_, '_, R> {
     }
 
     fn knows_edit(&mut self, epoch: u32, edit_no: u64) {
-        self.edit_proven |= epoch == self.edit.1 && edit_no >= self.edit.0 && edit_no > 0;
+        self.proof.known |= epoch == self.edit.1 && edit_no >= self.edit.0 && edit_no > 0;
     }
 
     fn frame(&mut self, segment: u32, state: &SegmentState, seen: &Seen, bad: &mut Option<Bad>) {
         self.knows_edit(seen.frame.epoch, seen.edit_no);
+        self.cut_since |= seen.after_cut && seen.frame.epoch > self.edit.1;
+        self.proof.settled = seen.frame.kind == FrameKind::Close;
         if let Some(seal) = self.seal
             && seen.frame.epoch == seal.epoch
             && seen.frame.durable_upto >= seal.first_seq
@@ -316,7 +330,7 @@ impl<R: ReadStorage> Log<'_, '_, R> {
         let durable_upto = u64_at(bytes, 0x10).unwrap_or(0);
         let of_this_life = [
             u64_at(bytes, 0x08) == Some(state.last_seq),
-            (state.first_seq..=self.catalog.durable_upto).contains(&durable_upto),
+            (state.first_seq.saturating_sub(1)..=self.catalog.durable_upto).contains(&durable_upto),
         ];
         let has_mark = bytes.get(..4) == Some(b"LGTR");
         let alike = [has_mark, u32_at(bytes, 0x04) == Some(frames_end), u32_at(bytes, 0x18) == Some(0)];

@@ -1,8 +1,11 @@
 //! Both copies of the manifest.
 //!
-//! Invariant: a copy that lacks the last edit is called damaged only if that edit is proven to have been in both. The
-//! writer goes on after an edit only once both copies are synced, so whatever its boot wrote knowing of the edit proves
-//! it; and an edit behind a bad range proves what stands before it.
+//! Invariant: a copy that lacks the last edit is called damaged only if that edit is proven to have been in it.
+//! - The writer goes on after an edit only once both copies are synced, so whatever its boot wrote knowing of the edit
+//!   proves that both had it ([`Proof::known`]).
+//! - Since then a copy may have been begun anew for the next edit, and cut: its header then names the last edit, or is
+//!   torn itself. A clean stop since rules that out ([`Proof::settled`]).
+//! - An edit behind a bad range proves what stands before it.
 
 use super::{Finding, Part, Place};
 use crate::catalog::Catalog;
@@ -12,10 +15,21 @@ use crate::hal::ReadStorage;
 use crate::recovery::read_header;
 use crate::walk::{Found, Walker};
 
+/// What the log says of the newest edit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Proof {
+    /// Its own boot wrote on, knowing of it.
+    pub(super) known: bool,
+    /// And every boot since has ended cleanly.
+    pub(super) settled: bool,
+}
+
 /// One copy.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     segment: u32,
+    /// The edit before the one it was begun for; `None` if the header is not whole.
+    begun_after: Option<u64>,
     /// Number and boot epoch of the last edit in an unbroken row; 0 if the body is not whole.
     edit_no: u64,
     epoch: u32,
@@ -42,8 +56,8 @@ impl Slots {
         (a.edit_no, a.epoch).max((b.edit_no, b.epoch))
     }
 
-    /// Reports what lacks. `proven`: something of the newest edit's own boot knows of that edit.
-    pub(super) fn judge(&self, catalog: &Catalog<'_>, proven: bool, found: &mut dyn FnMut(Finding)) {
+    /// Reports what lacks.
+    pub(super) fn judge(&self, catalog: &Catalog<'_>, proof: Proof, found: &mut dyn FnMut(Finding)) {
         let newest = self.newest().0;
         let both_lack = newest < catalog.edit_no();
         for slot in &self.0 {
@@ -53,10 +67,9 @@ impl Slots {
             let (offset, end) = slot.broken.unwrap_or_default();
             let bytes = end.saturating_sub(offset);
             let place = Place { segment: slot.segment, offset, bytes, unreadable: false };
-            // Two copies, two edits: not even failed syncs leave a copy further behind.
-            let far_behind = slot.complete && slot.edit_no.saturating_add(2) < newest;
-            if both_lack || proven || slot.edit_behind || far_behind {
-                let part = if offset == 0 { Part::Header } else { Part::Edit };
+            let held_it = slot.complete || slot.begun_after.is_some_and(|edit_no| edit_no < newest);
+            if both_lack || slot.edit_behind || proof.settled || (proof.known && held_it) {
+                let part = if slot.begun_after.is_none() { Part::Header } else { Part::Edit };
                 found(Finding::Damaged { place, part, first_seq: 1, last_seq: 0 });
             } else {
                 found(Finding::EditUnfinished { place });
@@ -74,6 +87,7 @@ impl Slot {
             slot.broken = Some((0, catalog.data_start()));
             return slot;
         };
+        slot.begun_after = Some(header.edit_no);
         let want = Expected { seq: 0, epoch: 0 };
         let read_unit = catalog.geometry.read_unit;
         let mut walker = Walker::new(catalog.layout, header.life(), read_unit, header.data_start(), want);
