@@ -1,88 +1,152 @@
 //! Acknowledgements on standard output: `ack N` when everything up to record N is durable.
 //!
 //! Invariants: a number is printed after its sync and never before; numbers rise; each line is flushed at once; when the
-//! reader is slow the newest number stands for those before it; a reader that has gone costs the acknowledgements and
-//! nothing else.
+//! reader is slow the newest number stands for those before it, and the writer does not wait for it; a reader that has
+//! gone costs the acknowledgements and nothing else.
 
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::say;
 
-#[derive(Debug, Default)]
-struct Shared {
+/// What the two threads share.
+#[derive(Debug)]
+struct Shared<W> {
+    /// Everything up to here is durable.
     upto: AtomicU64,
     done: AtomicBool,
+    output: Mutex<Output<W>>,
+}
+
+#[derive(Debug)]
+struct Output<W> {
+    out: W,
+    /// The last number printed.
+    printed: u64,
+    broken: bool,
+}
+
+impl<W: Write + AsFd> Output<W> {
+    /// Prints the newest number, if it is not there yet.
+    fn print(&mut self, upto: u64) {
+        if upto <= self.printed || self.broken {
+            return;
+        }
+        self.printed = upto;
+        let line = format!("ack {upto}\n");
+        if let Err(error) = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush()) {
+            self.broken = true;
+            say(format_args!("acknowledgements can no longer be printed ({error}); records are kept all the same"));
+        }
+    }
+
+    /// A line can be written without waiting: a pipe that polls as writable has room for 4096 bytes.
+    fn is_ready(&self) -> bool {
+        let mut fds = [PollFd::new(&self.out, PollFlags::OUT)];
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let [fd] = fds;
+        matches!(ready, Ok(1)) && fd.revents() == PollFlags::OUT
+    }
 }
 
 /// The writer's end: says what is durable.
 #[derive(Debug)]
-pub struct Acks {
-    shared: Arc<Shared>,
-    printer: Option<JoinHandle<()>>,
+pub struct Acks<W> {
+    shared: Option<Arc<Shared<W>>>,
+    printer: Option<Printer>,
     upto: u64,
 }
 
-impl Acks {
-    /// Prints to `out` from a thread of its own, beginning with the first number above `durable_upto`.
+/// The thread that waits for a slow reader.
+#[derive(Debug)]
+struct Printer {
+    thread: Thread,
+    /// Closed when it has ended.
+    ended: Receiver<()>,
+}
+
+impl<W: Write + AsFd + Send + 'static> Acks<W> {
+    /// Prints to `out`, beginning with the first number above `durable_upto`.
     ///
     /// # Errors
     /// The system has no more threads.
-    pub fn print_to(out: impl Write + Send + 'static, durable_upto: u64) -> io::Result<Self> {
-        let shared = Arc::new(Shared { upto: AtomicU64::new(durable_upto), done: AtomicBool::new(false) });
+    pub fn print_to(out: W, durable_upto: u64) -> io::Result<Self> {
+        let output = Mutex::new(Output { out, printed: durable_upto, broken: false });
+        let shared = Shared { upto: AtomicU64::new(durable_upto), done: AtomicBool::new(false), output };
+        let shared = Arc::new(shared);
         let of_printer = Arc::clone(&shared);
-        let printer = thread::Builder::new()
-            .name("acks".into())
-            .spawn(move || print(&of_printer, out, durable_upto))
-            .map(Some)?;
-        Ok(Self { shared, printer, upto: durable_upto })
+        let (until_end, ended) = bounded(0);
+        let printer = thread::Builder::new().name("acks".into()).spawn(move || {
+            let _until_end: Sender<()> = until_end;
+            print(&of_printer);
+        })?;
+        let printer = Printer { thread: printer.thread().clone(), ended };
+        Ok(Self { shared: Some(shared), printer: Some(printer), upto: durable_upto })
     }
 
     /// Prints nothing.
     #[must_use]
     pub fn nobody() -> Self {
-        Self { shared: Arc::default(), printer: None, upto: 0 }
+        Self { shared: None, printer: None, upto: 0 }
     }
 
-    /// Everything up to here is durable.
+    /// Everything up to here is durable. Never waits for the reader.
     pub fn durable(&mut self, upto: u64) {
-        if upto > self.upto {
-            self.upto = upto;
-            self.shared.upto.store(upto, Ordering::SeqCst);
-            if let Some(printer) = &self.printer {
-                printer.thread().unpark();
-            }
+        let Some(shared) = self.shared.as_ref().filter(|_| upto > self.upto) else { return };
+        self.upto = upto;
+        shared.upto.store(upto, Ordering::SeqCst);
+        match shared.output.try_lock() {
+            Ok(output) if output.broken => {}
+            Ok(mut output) if output.is_ready() => output.print(upto),
+            // The reader is slow: the printer waits for it.
+            _ => self.wake(),
         }
     }
 
-    /// Waits until the last number is printed, or nobody reads any more.
-    pub fn finish(mut self) {
-        self.shared.done.store(true, Ordering::SeqCst);
-        if let Some(printer) = self.printer.take() {
-            printer.thread().unpark();
-            let _ = printer.join();
+    fn wake(&self) {
+        if let Some(printer) = &self.printer {
+            printer.thread.unpark();
+        }
+    }
+
+    /// Waits until the last number is printed, nobody reads any more, or `patience` is over.
+    pub fn finish(self, patience: Option<Duration>) {
+        if let Some(shared) = &self.shared {
+            shared.done.store(true, Ordering::SeqCst);
+        }
+        self.wake();
+        let Some(printer) = self.printer else { return };
+        let ended = match patience {
+            Some(patience) => printer.ended.recv_timeout(patience),
+            None => printer.ended.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        if ended == Err(RecvTimeoutError::Timeout) {
+            say(format_args!("nobody read the last acknowledgement (ack {}); it is kept all the same", self.upto));
         }
     }
 }
 
-fn print(shared: &Shared, mut out: impl Write, mut printed: u64) {
+/// Prints what the writer could not print at once.
+fn print<W: Write + AsFd>(shared: &Shared<W>) {
     loop {
         // In this order: what was durable before the end was announced is seen.
         let done = shared.done.load(Ordering::SeqCst);
         let upto = shared.upto.load(Ordering::SeqCst);
-        if upto > printed {
-            printed = upto;
-            let line = format!("ack {upto}\n");
-            if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
-                say(format_args!("acknowledgements can no longer be printed ({error}); records are kept all the same"));
-                return;
-            }
-        } else if done {
-            return;
-        } else {
-            thread::park();
+        let mut output = shared.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_behind = upto > output.printed && !output.broken;
+        output.print(upto);
+        drop(output);
+        match (is_behind, done) {
+            (true, _) => {}
+            (false, true) => return,
+            (false, false) => thread::park(),
         }
     }
 }
@@ -102,11 +166,36 @@ mod tests {
             acks.durable(n);
         }
         acks.durable(7);
-        acks.finish();
+        acks.finish(None);
         let numbers: Vec<u64> =
             BufReader::new(reader).lines().map(|l| l.unwrap().strip_prefix("ack ").unwrap().parse().unwrap()).collect();
         assert!(numbers.is_sorted() && numbers[0] > 5, "{numbers:?}");
         assert_eq!(numbers.last(), Some(&5000));
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_gets_the_newest_and_holds_nobody_up() {
+        let (out, reader) = UnixStream::pair().unwrap();
+        let mut acks = Acks::print_to(out, 0).unwrap();
+        for n in 1..=1_000_000 {
+            acks.durable(n); // far more than the socket has room for
+        }
+        let reading = thread::spawn(move || BufReader::new(reader).lines().map_while(Result::ok).collect::<Vec<_>>());
+        acks.finish(None);
+        let lines = reading.join().unwrap();
+        assert_eq!(lines.last().map(String::as_str), Some("ack 1000000"));
+        assert!(lines.len() < 900_000, "{} lines", lines.len());
+    }
+
+    #[test]
+    fn patience_with_a_reader_that_never_reads_ends() {
+        let (out, reader) = UnixStream::pair().unwrap();
+        let mut acks = Acks::print_to(out, 0).unwrap();
+        for n in 1..=1_000_000 {
+            acks.durable(n);
+        }
+        acks.finish(Some(Duration::from_millis(1)));
+        drop(reader);
     }
 
     #[test]
@@ -116,6 +205,6 @@ mod tests {
         let mut acks = Acks::print_to(out, 0).unwrap();
         acks.durable(1);
         acks.durable(2);
-        acks.finish();
+        acks.finish(None);
     }
 }

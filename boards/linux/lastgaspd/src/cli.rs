@@ -145,7 +145,7 @@ fn parse_stream(name: &str) -> Result<String, String> {
 pub fn bytes_for_people(bytes: u64) -> String {
     for (shift, unit) in [(40u32, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if bytes >= 1 << shift {
-            let tenths = u128::from(bytes) * 10 >> shift;
+            let tenths = (u128::from(bytes) * 10) >> shift;
             return match tenths % 10 {
                 0 => format!("{} {unit}", tenths / 10),
                 tenth => format!("{}.{tenth} {unit}", tenths / 10),

@@ -149,6 +149,12 @@ impl<E> Queue<E> {
         event.ok().inspect(|e| self.note(e))
     }
 
+    /// There is no event now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.1.is_empty()
+    }
+
     fn note(&self, event: &Event<E>) {
         if matches!(event, Event::SourceEnded) {
             self.sources.fetch_sub(1, Ordering::SeqCst);

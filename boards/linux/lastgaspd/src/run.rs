@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Error, anyhow};
 use lastgasp_core::node::Node;
@@ -27,6 +28,8 @@ use crate::writer::{Ended, Syncer, Writer};
 const PARCELS: usize = 4;
 /// How many records may be lost in a cut without hold-up, for classes that are not awaited; such a loss is a gap.
 const VOLATILE_BOUND: u32 = 1 << 16;
+/// So long a stop waits for whoever reads the acknowledgements.
+const READER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a run did not end well.
 #[derive(Debug)]
@@ -74,13 +77,15 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let syncer = Syncer::start(queue.events(), move || syncs.sync()).context("starting a thread");
     let syncer = syncer.map_err(Failure::Start)?;
     let intake = queue.intake();
+    let until = stop.clone();
     let source = thread::Builder::new().name("stdin".into()).spawn(move || {
-        if let stdin::Ended::Failed(error) = stdin::run(io::stdin(), &lines, &intake, &stop, &clock) {
+        if let stdin::Ended::Failed(error) = stdin::run(io::stdin(), &lines, &intake, &until, &clock) {
             say(format_args!("reading standard input failed ({error}); what was read is kept"));
         }
     });
     source.context("starting a thread").map_err(Failure::Start)?;
-    let (ended, node) = Writer::new(Node::new(store, volatile_bound), queue, syncer, acks, clock).run();
+    let (ended, node, acks) = Writer::new(Node::new(store, volatile_bound), queue, syncer, acks, clock).run();
+    acks.finish(stop.is_asked().then_some(READER_PATIENCE));
     conclude(cli, &place.path, ended, &node)
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::{flag, low_level};
 
 /// Tells that a stop was asked for.
@@ -34,6 +34,8 @@ impl Stop {
             flag::register(signal, Arc::clone(&asked))?;
             low_level::pipe::register(signal, ring.try_clone()?)?;
         }
+        // A limit on the size of files is an error of a write like others, and no reason to die.
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self { asked, wake: Arc::new(wake) })
     }
 

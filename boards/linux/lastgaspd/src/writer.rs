@@ -3,10 +3,14 @@
 //! Invariants: every record of a parcel is put in before the next parcel, in order; a parcel that the node pushes back is
 //! kept and tried again after the sync; the node is asked what to do after every round, so a flood of records delays no
 //! commit; syncs run in another thread, and appends go on meanwhile.
+//!
+//! One exception: while syncs are quick and nothing waits in the queue, the writer syncs itself. There is nothing it
+//! could append meanwhile, and a client that waits for its answer is spared two changes of threads.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,6 +26,8 @@ use crate::say;
 
 /// At most so many records are put in before the node is asked what to do.
 const ROUND: usize = 1024;
+/// Up to here a sync is quick: other threads are not much faster to wake.
+const QUICK_SYNC_US: u64 = 500;
 
 /// How the writer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +85,11 @@ impl Drop for Syncer {
 }
 
 /// The node, and what the writer needs to serve it.
-pub struct Writer<'m, S: Storage, A: Arena> {
+pub struct Writer<'m, S: Storage, A: Arena, W> {
     node: Node<'m, S, A>,
     queue: Queue<S::Error>,
     syncer: Syncer,
-    acks: Acks,
+    acks: Acks<W>,
     clock: Clock,
     /// Parcels that came, oldest first, and how many records of the first are with the node.
     parcels: VecDeque<Parcel>,
@@ -97,13 +103,14 @@ pub struct Writer<'m, S: Storage, A: Arena> {
     ended: Option<Ended>,
 }
 
-impl<'m, S, A> Writer<'m, S, A>
+impl<'m, S, A, W> Writer<'m, S, A, W>
 where
     S: Storage<Error: fmt::Display>,
     A: Arena,
+    W: Write + AsFd + Send + 'static,
 {
     /// A writer that takes what comes by `queue`.
-    pub fn new(node: Node<'m, S, A>, queue: Queue<S::Error>, syncer: Syncer, acks: Acks, clock: Clock) -> Self {
+    pub fn new(node: Node<'m, S, A>, queue: Queue<S::Error>, syncer: Syncer, acks: Acks<W>, clock: Clock) -> Self {
         Self {
             node,
             queue,
@@ -120,15 +127,18 @@ where
         }
     }
 
-    /// Runs until all sources have ended and everything is durable, or the store fails. Returns with the last
-    /// acknowledgement printed.
-    pub fn run(mut self) -> (Ended, Node<'m, S, A>) {
+    /// Runs until all sources have ended and everything is durable, or the store fails. The last acknowledgement may
+    /// not be printed yet.
+    pub fn run(mut self) -> (Ended, Node<'m, S, A>, Acks<W>) {
         let ended = loop {
             while let Some(event) = self.queue.try_next() {
                 self.on(event);
             }
             let mut more = self.put_in();
             if let Some(result) = self.synced.take() {
+                if let Err(error) = &result {
+                    say(format_args!("{error}; nothing of this commit counts, writing it again elsewhere"));
+                }
                 // After the records that came while it synced: they join the next commit.
                 self.step(Input::Synced(result));
                 more |= std::mem::take(&mut self.full);
@@ -142,7 +152,7 @@ where
             if let Some(ended) = self.ended {
                 break ended;
             }
-            if more {
+            if more || self.synced.is_some() {
                 continue;
             }
             let deadline = self.until_us.and_then(|t| self.clock.instant(t));
@@ -150,23 +160,17 @@ where
                 self.on(event);
             }
         };
-        // Before the acknowledgements: a source may wait for the queue, and the last number for a slow reader.
+        // The queue first: the other threads may wait for it.
         drop(self.queue);
         drop(self.syncer);
-        self.acks.finish();
-        (ended, self.node)
+        (ended, self.node, self.acks)
     }
 
     fn on(&mut self, event: Event<S::Error>) {
         match event {
             Event::Parcel(parcel) => self.parcels.push_back(parcel),
             Event::SourceEnded => {}
-            Event::Synced(result) => {
-                if let Err(error) = &result {
-                    say(format_args!("{error}; nothing of this commit counts, writing it again elsewhere"));
-                }
-                self.synced = Some(result);
-            }
+            Event::Synced(result) => self.synced = Some(result),
         }
     }
 
@@ -180,12 +184,27 @@ where
         match output.next {
             Next::Sync { .. } => {
                 self.until_us = None;
-                self.syncer.begin();
+                self.sync();
             }
             Next::Wait { until_us } => self.until_us = until_us,
             Next::Stopped { clean } => self.ended = Some(Ended::Stopped { clean }),
             Next::Failed(reason) => self.ended = Some(Ended::Failed(reason)),
         }
+    }
+
+    fn sync(&mut self) {
+        let quick = (1..=QUICK_SYNC_US).contains(&self.node.sync_us());
+        if quick && self.queue.is_empty() && self.all_put_in() {
+            self.synced = Some(self.node.medium().sync());
+        } else {
+            self.syncer.begin();
+        }
+    }
+
+    /// Nothing is left in the parcels that came.
+    fn all_put_in(&self) -> bool {
+        let rest = |parcel: &Parcel| parcel.slots.len() > self.put_in;
+        self.parcels.len() <= 1 && !self.parcels.front().is_some_and(rest)
     }
 
     /// Puts a round of records in; `true` if there are more that the node may take.
