@@ -177,7 +177,8 @@ impl<R: ReadStorage> Log<'_, '_, R> {
             let place = Place { segment, offset: 0, bytes: HEADER_BYTES_MAX.min(first_frame), unreadable: false };
             (self.found)(Finding::Damaged { place, part: Part::Header, first_seq: 1, last_seq: 0 });
         }
-        self.end_of_segment(segment, &state, last, bad.unwrap_or_else(|| Bad::at(segment, walker.at)));
+        let tail = bad.unwrap_or_else(|| Bad::at(segment, walker.at));
+        self.end_of_segment(segment, &state, header.as_ref(), last, tail);
     }
 
     /// A header that is whole: numbers before its first one belong to the segments before it, unless nothing of its own
@@ -285,7 +286,14 @@ impl<R: ReadStorage> Log<'_, '_, R> {
         }
     }
 
-    fn end_of_segment(&mut self, segment: u32, state: &SegmentState, last: Option<Seen>, mut tail: Bad) {
+    fn end_of_segment(
+        &mut self,
+        segment: u32,
+        state: &SegmentState,
+        header: Option<&SegmentHeader>,
+        last: Option<Seen>,
+        mut tail: Bad,
+    ) {
         let frames_end = last.map_or(0, |seen| seen.end);
         let index_at = last.filter(|seen| seen.frame.kind == FrameKind::Index).map(|seen| seen.at);
         let trailer = crate::wal::read_trailer(self.s, self.catalog, segment, self.buf);
@@ -301,7 +309,9 @@ impl<R: ReadStorage> Log<'_, '_, R> {
             }
             None => {
                 let data_end = self.catalog.layout.data_end();
-                let was_there = index_at.is_some() || self.looks_like_trailer(segment, state, frames_end);
+                let durable_before = header.map_or(state.first_seq, |h| h.durable_upto);
+                let was_there = index_at.is_some()
+                    || self.looks_like_trailer(segment, (durable_before, state.last_seq), frames_end);
                 was_there.then_some((data_end, self.catalog.layout.reserve_bytes, Part::Trailer))
             }
         };
@@ -318,8 +328,9 @@ impl<R: ReadStorage> Log<'_, '_, R> {
     }
 
     /// What stands in the trailer's place does not verify: `true` if it is this life's trailer all the same, and not
-    /// that of an earlier life. Numbers are never used twice, so one of its two numbers must fit this life.
-    fn looks_like_trailer(&mut self, segment: u32, state: &SegmentState, frames_end: u32) -> bool {
+    /// that of an earlier life. Numbers are never used twice, so one of its two numbers must fit this life: what was
+    /// durable when it was opened, and its last number.
+    fn looks_like_trailer(&mut self, segment: u32, (durable, last_seq): (u64, u64), frames_end: u32) -> bool {
         let layout = self.catalog.layout;
         let start = self.catalog.geometry.segment_start(segment).saturating_add(u64::from(layout.data_end()));
         let unit = usize::try_from(layout.frame_unit.max(32)).unwrap_or(0);
@@ -328,10 +339,8 @@ impl<R: ReadStorage> Log<'_, '_, R> {
             return false;
         }
         let durable_upto = u64_at(bytes, 0x10).unwrap_or(0);
-        let of_this_life = [
-            u64_at(bytes, 0x08) == Some(state.last_seq),
-            (state.first_seq.saturating_sub(1)..=self.catalog.durable_upto).contains(&durable_upto),
-        ];
+        let of_this_life =
+            [u64_at(bytes, 0x08) == Some(last_seq), (durable..=self.catalog.durable_upto).contains(&durable_upto)];
         let has_mark = bytes.get(..4) == Some(b"LGTR");
         let alike = [has_mark, u32_at(bytes, 0x04) == Some(frames_end), u32_at(bytes, 0x18) == Some(0)];
         let count = |fits: &[bool]| fits.iter().filter(|fit| **fit).count();

@@ -2,6 +2,7 @@
 //!
 //! Invariants: an origin is synced before any other frame of its boot; a close frame is the last of a clean stop.
 
+use super::frame::{Frame, FrameFlags, FrameKind};
 use super::header::ClockAnchor;
 use super::row::{ItemReader, ItemWriter};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,10 @@ pub struct FrameCopy<'a> {
     pub first_seq: u64,
     /// Number of its records.
     pub count: u32,
+    /// Its flags: it may be part of a chain.
+    pub flags: FrameFlags,
+    /// Its position in the chain.
+    pub part: u16,
     /// Its payload.
     pub payload: &'a [u8],
     /// Where that stands in the origin's payload; set by reading.
@@ -62,6 +67,20 @@ impl FrameCopy<'_> {
     pub fn last_seq(&self) -> u64 {
         self.first_seq.saturating_add(u64::from(self.count)).saturating_sub(1)
     }
+
+    /// The copied frame, as if it stood in the place of its origin.
+    #[must_use]
+    pub fn frame(&self, origin: &Frame) -> Frame {
+        Frame {
+            kind: FrameKind::Rows,
+            flags: self.flags,
+            part: self.part,
+            first_seq: self.first_seq,
+            count: self.count,
+            payload_bytes: u32::try_from(self.payload.len()).unwrap_or(0),
+            ..*origin
+        }
+    }
 }
 
 impl Origin {
@@ -70,7 +89,7 @@ impl Origin {
         out.value(self)?;
         match copy {
             Some(copy) => {
-                out.value(&(1u8, copy.first_seq, copy.count))?;
+                out.value(&(1u8, copy.first_seq, copy.count, copy.flags.bits(), copy.part))?;
                 out.value(copy.payload)
             }
             None => out.bytes(&[0]),
@@ -85,10 +104,12 @@ impl Origin {
         if reader.value::<u8>()? == 0 {
             return Some((origin, None));
         }
-        let (first_seq, count) = reader.value()?;
+        let (first_seq, count, flags, part): (u64, u32, u8, u16) = reader.value()?;
+        first_seq.checked_add(u64::from(count))?;
+        let flags = FrameFlags::from_bits(flags);
         let copied: &[u8] = reader.value()?;
         let at = payload.len().checked_sub(reader.rest().len())?.checked_sub(copied.len())?;
-        Some((origin, Some(FrameCopy { first_seq, count, payload: copied, at })))
+        Some((origin, Some(FrameCopy { first_seq, count, flags, part, payload: copied, at })))
     }
 }
 
@@ -163,10 +184,11 @@ mod tests {
         let mut out = [0u8; 200];
         origin().write(None, &mut ItemWriter::new(&mut out)).unwrap();
         assert_eq!(Origin::read(&out), Some((origin(), None)));
-        let copy = FrameCopy { first_seq: 7, count: 2, payload: b"rows", at: 0 };
+        let copy = FrameCopy { first_seq: 7, count: 2, flags: FrameFlags::LAST, part: 3, payload: b"rows", at: 0 };
         origin().write(Some(&copy), &mut ItemWriter::new(&mut out)).unwrap();
         let (read, Some(copied)) = Origin::read(&out).unwrap() else { panic!() };
         assert_eq!((read, copied.payload), (origin(), copy.payload));
+        assert_eq!((copied.flags, copied.part), (FrameFlags::LAST, 3));
         assert_eq!(&out[copied.at..][..4], b"rows");
     }
 

@@ -80,6 +80,18 @@ impl FrameFlags {
     /// The frame is part of a manifest's full state.
     pub const BODY: Self = Self(4);
 
+    /// As a number.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From a number, as [`Self::bits`] gave it.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits & 0xF)
+    }
+
     /// `true` if every flag of `other` is set.
     #[must_use]
     pub fn has(self, other: Self) -> bool {

@@ -5,7 +5,7 @@
 
 use super::Cases;
 use crate::catalog::Catalog;
-use crate::format::events::{Close, Origin};
+use crate::format::events::{Close, FrameCopy, Origin};
 use crate::format::frame::{Frame, FrameFlags, FrameKind};
 use crate::format::row::Prefix;
 use crate::gaps::{Gap, GapCause};
@@ -70,8 +70,8 @@ impl Replay {
         catalog.pool.truncate(from);
         catalog.gaps.truncate(from);
         self.next = self.next.min(from);
-        self.handed_out = self.handed_out.min(from);
-        if self.last_frame.is_some_and(|(_, _, f)| f.last_seq() >= from) {
+        self.handed_out = self.handed_out.min(from.saturating_sub(1));
+        if self.last_frame.is_some_and(|(_, _, f)| f.first_seq >= from || f.last_seq() >= from) {
             self.last_frame = None;
         }
         if self.chain.is_some_and(|c| c.first >= from || c.last >= from) {
@@ -118,12 +118,8 @@ impl Replay {
         match frame.kind {
             FrameKind::Origin => {
                 let Some((origin, copy)) = Origin::read(payload) else { return };
-                if let Some(copy) = copy.filter(|c| c.first_seq == self.next && c.count > 0 && self.chain.is_none()) {
-                    cases.visit(b'N');
-                    // It stays an origin: the next mount's copy is taken from this one.
-                    let flags = FrameFlags::WHOLE;
-                    let copied = Frame { flags, first_seq: copy.first_seq, count: copy.count, ..*frame };
-                    self.adopt(catalog, segment, at, &copied);
+                if let Some(copy) = copy {
+                    self.copy(catalog, segment, at, frame, &copy, cases);
                 }
                 self.drop_chain(catalog);
                 self.mark(catalog, origin.void_from, origin.first_seq, cases);
@@ -134,6 +130,26 @@ impl Replay {
                 self.closed = None;
                 self.records(catalog, segment, at, frame, payload, cases);
             }
+        }
+    }
+
+    /// @N: takes the copy of the last frame in an origin for the frame itself, if that is missing.
+    fn copy(
+        &mut self,
+        catalog: &mut Catalog<'_>,
+        segment: u32,
+        at: u32,
+        origin: &Frame,
+        copy: &FrameCopy<'_>,
+        cases: &mut Cases,
+    ) {
+        let epoch = self.chain.map_or(origin.epoch, |chain| chain.epoch);
+        let copied = Frame { epoch, ..copy.frame(origin) };
+        if copied.last_seq() >= self.next || (copied.count == 0 && copied.first_seq == self.next) {
+            cases.visit(b'N');
+            let dirty = self.tail.dirty;
+            self.records(catalog, segment, at, &copied, copy.payload, cases);
+            self.tail.dirty = dirty;
         }
     }
 
@@ -231,9 +247,7 @@ impl Replay {
         }
         self.next = self.next.max(last.saturating_add(1));
         self.handed_out = self.handed_out.max(last.saturating_add(u64::from(frame.volatile_bound)));
-        if frame.count > 0 {
-            self.last_frame = Some((segment, at, *frame));
-        }
+        self.last_frame = Some((segment, at, *frame));
     }
 
     /// @H and @I: decides on the numbers from `next` up to `first`; `false` if one of them is neither declared as a

@@ -152,8 +152,16 @@ fn mark_begun(catalog: &mut Catalog<'_>, last_begun: u64) -> usize {
         entry.begun = after <= last_begun;
     }
     catalog.pool.sort_order(|e| e.state.used_for == SegmentUse::Sealed || e.begun);
-    let sealed = |s: &&u32| catalog.pool.get(**s).state.used_for == SegmentUse::Sealed;
-    catalog.pool.order().iter().take_while(sealed).count()
+    let state = |s: &u32| catalog.pool.get(*s).state;
+    let order = catalog.pool.order();
+    let mut from = order.iter().take_while(|s| state(s).used_for == SegmentUse::Sealed).count();
+    // A chain that goes on in an unsealed segment is read from its beginning.
+    while let Some(before) = from.checked_sub(1)
+        && order.get(before).is_some_and(|s| state(s).chain_tail > 0)
+    {
+        from = before;
+    }
+    from
 }
 
 fn is_begun<S: ReadStorage>(s: &mut S, catalog: &Catalog<'_>, segment: u32, generation: u64, buf: &mut [u8]) -> bool {

@@ -207,11 +207,12 @@ fn settle(
     let adopted_upto = replay.next.saturating_sub(1);
     let last_segment = catalog.pool.last();
     let dirty = replay.tail.dirty || last_segment.is_none();
-    let closed = replay.closed.filter(|_| !dirty);
+    let closed = replay.closed.filter(|_| !replay.tail.claimed && !rebuilt);
     cases.visit(if dirty { b'R' } else { b'Q' });
     let base = replay.durable_upto;
     let mut next_seq = base.saturating_add(1).max(evidence.first_seq);
-    let previous_end = match (rebuilt, closed, replay.any) {
+    let used = replay.any || last_segment.is_some() || base > 0 || catalog.head.seq_ceiling > 0;
+    let previous_end = match (rebuilt, closed, used) {
         (true, _, _) => PreviousEnd::Rebuilt,
         (false, Some(close), _) => {
             cases.visit(b'M');

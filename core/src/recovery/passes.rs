@@ -203,7 +203,7 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
                             && frame.last_seq() >= catalog.head.void_from);
                     replay.epoch = replay.epoch.max(frame.epoch);
                     replay.tail.dirty |= replay.tail.bad || void;
-                    replay.tail.at = end;
+                    (replay.tail.at, replay.tail.claimed) = (end, false);
                     if void {
                         self.cases.visit(b'D');
                         replay.closed = None;
@@ -220,7 +220,7 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
                     }
                 }
                 Found::Blank => {}
-                Found::TooLarge => replay.tail.dirty = true,
+                Found::TooLarge => replay.tail.claimed = true,
             }
         }
     }
@@ -242,8 +242,11 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
             while let Some(found) = walker.next(self.s, self.buf) {
                 let Found::Frame { frame, payload, .. } = found else { continue };
                 if frame.kind == FrameKind::Origin {
-                    if let Some((origin, _)) = Origin::read(payload) {
-                        catalog.clocks.set(origin.anchor);
+                    let Some((origin, copy)) = Origin::read(payload) else { continue };
+                    catalog.clocks.set(origin.anchor);
+                    if let Some(copy) = copy {
+                        // Whether from the original or from here: it was adopted, and nothing came in between.
+                        apply_frame_items(catalog, &copy.frame(&frame), copy.payload);
                     }
                     continue;
                 }

@@ -3,10 +3,9 @@
 //! Invariant: of the frames that begin at or below the next number, the last one is given out first.
 
 use super::place::chain_is_whole;
-use super::rows::copied_frame;
+use super::rows::records_in;
 use super::{Scan, ScanMemory, Step};
 use crate::catalog::Catalog;
-use crate::format::events::Origin;
 use crate::format::frame::FrameKind;
 use crate::format::row::Prefix;
 use crate::hal::ReadStorage;
@@ -21,30 +20,29 @@ impl Scan {
     ) -> Step {
         // The numbers below `lowest` are not looked at yet.
         let mut lowest = self.end.max(catalog.floor());
-        let mut index = catalog.pool.locate(self.next);
+        // The origin of the next segment may repeat what is looked for.
+        let mut index =
+            catalog.pool.locate(self.next).saturating_add(1).min(catalog.pool.order().len().saturating_sub(1));
         loop {
             let Some(mut place) = Self::open_place(s, catalog, mem, index, self.next) else {
                 return self.missing(catalog, lowest, self.next);
             };
+            let state = catalog.pool.get(place.segment).state;
             let mut found: Option<(Walker, u64)> = None;
             loop {
                 let before = place.walker;
                 let Some(step) = place.walker.next(s, mem.frame) else { break };
                 let Found::Frame { frame, payload, .. } = step else { continue };
-                let copy_range = match frame.kind {
-                    FrameKind::Origin => {
-                        Origin::read(payload).and_then(|(_, copy)| copy).map(|c| (c.first_seq, c.last_seq()))
-                    }
-                    _ => None,
-                };
-                let (first, last) = copy_range.unwrap_or((frame.first_seq, frame.last_seq()));
-                let state = catalog.pool.get(place.segment).state;
-                let holds = (frame.kind.holds_records() && frame.count > 0) || copy_range.is_some();
-                if !holds || first > self.next || first < state.first_seq || last > state.last_seq {
+                let Some((records, payload, _)) = records_in(&frame, payload) else { continue };
+                let is_copy = frame.kind == FrameKind::Origin;
+                if !is_copy && (records.first_seq < state.first_seq || records.last_seq() > state.last_seq) {
                     continue;
                 }
-                let batch = Prefix::read(payload, frame.flags.is_part()).and_then(|(prefix, _)| prefix.batch);
-                if let Some(batch) = batch.filter(|_| copy_range.is_none()) {
+                if records.first_seq > self.next {
+                    break; // in a segment, numbers rise
+                }
+                let batch = Prefix::read(payload, records.flags.is_part()).and_then(|(prefix, _)| prefix.batch);
+                if let Some(batch) = batch {
                     let known = self.chain.filter(|(b, _)| *b == batch);
                     let whole = known.map_or_else(|| chain_is_whole(s, catalog, mem, batch), |(_, whole)| whole);
                     self.chain = Some((batch, whole));
@@ -52,9 +50,9 @@ impl Scan {
                         continue;
                     }
                 }
-                // The original comes before its copy, and counts.
-                if copy_range.is_none() || found.is_none_or(|(_, known)| known < last) {
-                    found = Some((before, last));
+                found = Some((before, records.last_seq()));
+                if records.last_seq() >= self.next {
+                    break;
                 }
             }
             if let Some((walker, last)) = found {
@@ -79,16 +77,11 @@ impl Scan {
         mut walker: Walker,
     ) -> Step {
         let next = self.next;
-        if let Some(Found::Frame { frame, payload, .. }) = walker.next(s, mem.frame) {
-            let start = usize::try_from(catalog.layout.payload_at(frame.flags)).unwrap_or(0);
-            if frame.kind == FrameKind::Origin {
-                if let Some((_, Some(copy))) = Origin::read(payload) {
-                    let copied = copied_frame(&frame, &copy);
-                    self.load_rows(copy.payload, &copied, start.saturating_add(copy.at));
-                }
-            } else {
-                self.load(mem, &frame, start);
-            }
+        if let Some(Found::Frame { frame, payload, .. }) = walker.next(s, mem.frame)
+            && let Some((records, _, at)) = records_in(&frame, payload)
+        {
+            let start = usize::try_from(catalog.layout.payload_at(frame.flags)).unwrap_or(0).saturating_add(at);
+            self.load(mem, &records, start);
         }
         match self.take_loaded() {
             Some(seq) => Step::Record(seq),

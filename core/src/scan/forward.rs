@@ -3,7 +3,7 @@
 //! Invariant: a gap is given out before the frame behind it is loaded.
 
 use super::place::chain_is_whole;
-use super::rows::copied_frame;
+use super::rows::records_in;
 use super::{Event, Place, Scan, ScanMemory, Step};
 use crate::catalog::Catalog;
 use crate::format::events::{Close, Origin};
@@ -22,116 +22,76 @@ impl Scan {
         loop {
             let mut place = match self.place.take() {
                 Some(place) if catalog.pool.get(place.segment).state.generation == place.generation => place,
-                _ => match Self::open_place(s, catalog, mem, catalog.pool.locate(self.next), self.next) {
+                _ => match Self::open_place(s, catalog, mem, first_segment(catalog, self.next), self.next) {
                     Some(place) => place,
                     None => return self.missing(catalog, self.next, self.end),
                 },
             };
             let before = place.walker;
-            let (start, frame, batch) = match place.walker.next(s, mem.frame) {
-                None => {
-                    match Self::open_place(s, catalog, mem, place.index.saturating_add(1), 0) {
-                        Some(next) => self.place = Some(next),
-                        None => return self.missing(catalog, self.next, self.end),
-                    }
-                    continue;
+            let Some(found) = place.walker.next(s, mem.frame) else {
+                match Self::open_place(s, catalog, mem, place.index.saturating_add(1), 0) {
+                    Some(next) => self.place = Some(next),
+                    None => return self.missing(catalog, self.next, self.end),
                 }
-                Some(Found::Bad { .. } | Found::Blank | Found::TooLarge) => {
-                    self.place = Some(place);
-                    continue;
-                }
-                Some(Found::Frame { frame, payload, .. }) => {
-                    let start = usize::try_from(catalog.layout.payload_at(frame.flags)).unwrap_or(0);
-                    if let Some(step) = self.event(catalog, &place, &frame, payload, start) {
-                        if matches!(step, Some(Step::Record(_))) {
-                            place.walker = before; // the origin itself is shown after the records it repeats
-                        }
-                        self.place = Some(place);
-                        match step {
-                            Some(step) => return step,
-                            None => continue,
-                        }
-                    }
-                    let batch = Prefix::read(payload, frame.flags.is_part()).and_then(|(prefix, _)| prefix.batch);
-                    (start, frame, batch)
-                }
+                continue;
             };
-            if !self.is_wanted(catalog, &place, &frame) {
+            let Found::Frame { frame, payload, .. } = found else {
                 self.place = Some(place);
                 continue;
-            }
-            if let Some(batch) = batch.filter(|_| frame.flags.is_part()) {
+            };
+            let records = records_in(&frame, payload).filter(|(r, ..)| self.is_wanted(catalog, &place, &frame, r));
+            let Some((records, payload, at)) = records else {
+                self.place = Some(place);
+                match event_of(&frame, payload) {
+                    Some(event) => return Step::Event(event),
+                    None => continue,
+                }
+            };
+            let start = usize::try_from(catalog.layout.payload_at(frame.flags)).unwrap_or(0).saturating_add(at);
+            let batch = Prefix::read(payload, records.flags.is_part()).and_then(|(prefix, _)| prefix.batch);
+            let is_copy = frame.kind == FrameKind::Origin;
+            if let Some(batch) = batch {
                 let known = self.chain.filter(|(b, _)| *b == batch);
                 let whole = known.map_or_else(|| chain_is_whole(s, catalog, mem, batch), |(_, whole)| whole);
                 self.chain = Some((batch, whole));
                 if known.is_none() {
                     place.walker = before; // the look-ahead has overwritten the frame
-                }
-                self.place = Some(place);
-                if known.is_none() || !whole {
+                    self.place = Some(place);
                     continue;
                 }
+                if !whole {
+                    self.place = Some(place);
+                    match event_of(&frame, &[]).filter(|_| is_copy) {
+                        Some(event) => return Step::Event(event),
+                        None => continue,
+                    }
+                }
+            }
+            // After a gap, this frame comes again; after the records it repeats, an origin is shown as an event.
+            let (first, comes_again) = (records.first_seq, is_copy || records.first_seq > self.next);
+            if comes_again {
+                place.walker = before;
             }
             self.place = Some(place);
-            if frame.first_seq > self.next {
-                // Come back to this frame after the gap.
-                let last = frame.first_seq.saturating_sub(1).min(self.end);
-                let step = self.missing(catalog, self.next, last);
-                if let Some(place) = &mut self.place {
-                    place.walker = before;
-                }
-                return step;
+            if first > self.next {
+                return self.missing(catalog, self.next, first.saturating_sub(1).min(self.end));
             }
-            if self.load(mem, &frame, start)
+            if self.load(mem, &records, start)
                 && let Some(seq) = self.take_loaded()
             {
                 return Step::Record(seq);
             }
-        }
-    }
-
-    /// Frames without records; `None` if this one holds records.
-    #[expect(clippy::option_option, reason = "outer: not a frame of records; inner: something to show")]
-    fn event(
-        &mut self,
-        catalog: &Catalog<'_>,
-        place: &Place,
-        frame: &Frame,
-        payload: &[u8],
-        start: usize,
-    ) -> Option<Option<Step>> {
-        match frame.kind {
-            FrameKind::Rows | FrameKind::RowGroup => None,
-            FrameKind::Index | FrameKind::Edit => Some(None),
-            FrameKind::Close => Some(Close::read(payload).map(|close| Step::Event(Event::Close(close)))),
-            FrameKind::Origin => {
-                let (origin, copy) = match Origin::read(payload) {
-                    Some(read) => read,
-                    None => return Some(None),
-                };
-                let state = catalog.pool.get(place.segment).state;
-                if let Some(copy) = copy
-                    && copy.first_seq == self.next
-                    && copy.count > 0
-                    && copy.last_seq() <= state.last_seq
-                {
-                    // The original was damaged: its copy stands in.
-                    let copied = copied_frame(frame, &copy);
-                    self.load_rows(copy.payload, &copied, start.saturating_add(copy.at));
-                    return Some(self.take_loaded().map(Step::Record));
-                }
-                Some(Some(Step::Event(Event::Boot(origin))))
+            if comes_again && let Some(place) = &mut self.place {
+                place.walker.next(s, mem.frame); // it cannot be decoded: go on behind it
             }
         }
     }
 
-    /// Holds records that were adopted from this place and are still to come.
-    fn is_wanted(&self, catalog: &Catalog<'_>, place: &Place, frame: &Frame) -> bool {
+    /// Holds records that were adopted and are still to come. What an origin repeats was adopted, wherever it stood.
+    fn is_wanted(&self, catalog: &Catalog<'_>, place: &Place, frame: &Frame, records: &Frame) -> bool {
         let state = catalog.pool.get(place.segment).state;
-        frame.count > 0
-            && frame.last_seq() >= self.next
-            && frame.first_seq >= state.first_seq
-            && frame.last_seq() <= state.last_seq
+        let adopted_here = records.first_seq >= state.first_seq && records.last_seq() <= state.last_seq;
+        records.last_seq() >= self.next && (adopted_here || frame.kind == FrameKind::Origin)
     }
 
     /// Behind the last record there may be boots and a close frame.
@@ -156,14 +116,9 @@ impl Scan {
                         self.closed = true;
                     }
                 }
-                Some(Found::Frame { frame, payload, .. }) if !frame.kind.holds_records() => {
-                    let event = match frame.kind {
-                        FrameKind::Origin => Origin::read(payload).map(|(origin, _)| Event::Boot(origin)),
-                        FrameKind::Close => Close::read(payload).map(Event::Close),
-                        _ => None,
-                    };
+                Some(Found::Frame { frame, payload, .. }) => {
                     self.place = Some(place);
-                    if let Some(event) = event {
+                    if let Some(event) = event_of(&frame, payload) {
                         return Step::Event(event);
                     }
                 }
@@ -172,4 +127,26 @@ impl Scan {
         }
         Step::End
     }
+}
+
+/// What a frame without records of its own tells.
+fn event_of(frame: &Frame, payload: &[u8]) -> Option<Event> {
+    match frame.kind {
+        FrameKind::Origin => Origin::read(payload).map(|(origin, _)| Event::Boot(origin)),
+        FrameKind::Close => Close::read(payload).map(Event::Close),
+        FrameKind::Rows | FrameKind::RowGroup | FrameKind::Index | FrameKind::Edit => None,
+    }
+}
+
+/// Where to begin looking for `seq`: boots that stored nothing come before the record that follows them.
+fn first_segment(catalog: &Catalog<'_>, seq: u64) -> usize {
+    let state = |index: usize| catalog.pool.order().get(index).map(|s| catalog.pool.get(*s).state);
+    let mut index = catalog.pool.locate(seq);
+    while let Some(before) = index.checked_sub(1)
+        && state(index).is_some_and(|s| s.first_seq >= seq)
+        && state(before).is_some_and(|s| s.last_seq < s.first_seq)
+    {
+        index = before;
+    }
+    index
 }

@@ -2,9 +2,10 @@
 //!
 //! Invariant: seeking only skips frames that end before the number looked for.
 
+use super::rows::records_in;
 use super::{Place, Scan, ScanMemory};
 use crate::catalog::Catalog;
-use crate::format::frame::FrameFlags;
+use crate::format::frame::{FrameFlags, FrameKind};
 use crate::format::header::SegmentKind;
 use crate::format::row::Prefix;
 use crate::hal::ReadStorage;
@@ -65,16 +66,19 @@ pub(super) fn chain_is_whole<S: ReadStorage>(
     while let Some(mut place) = Scan::open_place(s, catalog, mem, index, if part == 0 { batch.0 } else { 0 }) {
         while let Some(found) = place.walker.next(s, mem.frame) {
             let Found::Frame { frame, payload, .. } = found else { continue };
+            let Some((records, payload, _)) = records_in(&frame, payload) else { continue };
             let state = catalog.pool.get(place.segment).state;
-            if !frame.kind.holds_records() || !frame.flags.is_part() || frame.last_seq() > state.last_seq {
+            let is_copy = frame.kind == FrameKind::Origin;
+            if !records.flags.is_part() || (!is_copy && records.last_seq() > state.last_seq) {
                 continue;
             }
-            if Prefix::read(payload, true).and_then(|(prefix, _)| prefix.batch) != Some(batch) {
+            if Prefix::read(payload, true).and_then(|(prefix, _)| prefix.batch) != Some(batch) || records.part < part {
                 continue;
             }
-            if frame.part != part || frame.first_seq != next {
+            if records.part != part || records.first_seq != next {
                 return false;
             }
+            let frame = records;
             next = frame.last_seq().saturating_add(1);
             part = part.saturating_add(1);
             if frame.flags.has(FrameFlags::LAST) {

@@ -3,8 +3,8 @@
 //! Invariant: a record is found by its number alone, wherever the frame puts it.
 
 use super::{Scan, ScanMemory};
-use crate::format::events::FrameCopy;
-use crate::format::frame::{Frame, FrameFlags, FrameKind};
+use crate::format::events::Origin;
+use crate::format::frame::{Frame, FrameKind};
 use crate::format::row::{Item, ItemReader, Prefix, Row};
 
 /// The frame whose records are being given out.
@@ -109,14 +109,16 @@ pub(super) fn row_of<'b>(loaded: &Loaded, mem: &'b ScanMemory<'_>, seq: u64) -> 
     rows.nth(index)
 }
 
-/// The frame that an origin repeats, as if it stood there itself.
-pub(super) fn copied_frame(origin: &Frame, copy: &FrameCopy<'_>) -> Frame {
-    Frame {
-        kind: FrameKind::Rows,
-        flags: FrameFlags::WHOLE,
-        first_seq: copy.first_seq,
-        count: copy.count,
-        payload_bytes: u32::try_from(copy.payload.len()).unwrap_or(0),
-        ..*origin
-    }
+/// The records of a frame: its own, or those of the frame that an origin repeats; with their payload, and where that
+/// stands in the frame's payload.
+pub(super) fn records_in<'p>(frame: &Frame, payload: &'p [u8]) -> Option<(Frame, &'p [u8], usize)> {
+    let (records, payload, at) = match frame.kind {
+        FrameKind::Rows | FrameKind::RowGroup => (*frame, payload, 0),
+        FrameKind::Origin => {
+            let copy = Origin::read(payload)?.1?;
+            (copy.frame(frame), copy.payload, copy.at)
+        }
+        FrameKind::Index | FrameKind::Edit | FrameKind::Close => return None,
+    };
+    (records.count > 0).then_some((records, payload, at))
 }

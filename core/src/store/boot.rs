@@ -98,7 +98,8 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let to = usize::try_from(self.catalog.layout.payload_at(FrameFlags::WHOLE)).ok()?;
         // Everything but the copied bytes themselves, to learn how long it is.
         let mut w = ItemWriter::new(head);
-        let copy = FrameCopy { first_seq: want.first_seq, count: want.count, payload: &[], at: 0 };
+        let Frame { first_seq, count, flags, part, .. } = want;
+        let copy = FrameCopy { first_seq, count, flags, part, payload: &[], at: 0 };
         origin.write(Some(&copy), &mut w)?;
         let mut written = w.len().checked_sub(1)?;
         let mut w = ItemWriter::new(head.get_mut(written..)?);

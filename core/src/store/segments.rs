@@ -15,7 +15,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     /// it everything before.
     pub(super) fn open_next(&mut self, void_from: u64, first_seq: u64) -> Result<(), Stop<S::Error>> {
         let left = self.log.open.take();
-        self.top_up()?;
+        self.top_up(left.map(|(segment, _)| segment))?;
         let (segment, generation) = self.prepare_next()?;
         self.catalog.pool.begin(segment, first_seq);
         self.stats.segments_opened = self.stats.segments_opened.saturating_add(1);
@@ -57,7 +57,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     }
 
     /// Publishes an edit that seals what the log has left and announces further segments, and prepares those.
-    fn top_up(&mut self) -> Result<(), Stop<S::Error>> {
+    fn top_up(&mut self, leaving: Option<u32>) -> Result<(), Stop<S::Error>> {
         if self.catalog.pool.usable() < SEGMENTS_MIN as usize {
             return Err(Stop::ReadOnly(ReadOnlyReason::WornOut));
         }
@@ -65,7 +65,9 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let wanted = self.catalog.announced_wanted();
         let mut fresh: heapless::Vec<u32, 16> = heapless::Vec::new();
         while self.catalog.pool.announced() < wanted {
-            let Some(segment) = self.catalog.pool.least_worn_free().or_else(|| self.drop_oldest()) else { break };
+            let Some(segment) = self.catalog.pool.least_worn_free().or_else(|| self.drop_oldest(leaving)) else {
+                break;
+            };
             announce(&mut self.catalog, segment);
             fresh.push(segment).ok();
         }
@@ -120,10 +122,10 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     }
 
     /// Makes room: a sealed segment without records goes, or else the oldest one, and the floor rises to the end of its
-    /// last batch (F6).
-    fn drop_oldest(&mut self) -> Option<u32> {
+    /// last batch (F6). The one that is being left stays: its trailer is still to be written.
+    fn drop_oldest(&mut self, leaving: Option<u32>) -> Option<u32> {
         let state = |s: &u32| self.catalog.pool.get(*s).state;
-        let is_sealed = |s: &u32| state(s).used_for == SegmentUse::Sealed;
+        let is_sealed = |s: &u32| state(s).used_for == SegmentUse::Sealed && Some(*s) != leaving;
         let is_empty = |s: &u32| is_sealed(s) && state(s).last_seq < state(s).first_seq;
         let order = self.catalog.pool.order();
         let segment = order.iter().copied().find(is_empty).or_else(|| order.iter().copied().find(is_sealed))?;
