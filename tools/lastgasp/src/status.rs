@@ -1,0 +1,294 @@
+//! `lastgasp status`: what a store is, holds and lost.
+//!
+//! Invariants: only what mounting reads is read; the names in the JSON are stable.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use anyhow::Result;
+use lastgasp_core::catalog::Catalog;
+use lastgasp_core::format::edit::SegmentUse;
+use lastgasp_core::format::events::PreviousEnd;
+use lastgasp_core::format::header::{VERSION_MAJOR, VERSION_MINOR};
+use lastgasp_core::gaps::GapCause;
+use lastgasp_core::hal::{Geometry, ReadStorage};
+use lastgasp_core::recovery::RecoveryReport;
+use lastgasp_hal_linux::MediumKind;
+use serde_json::{Value, json};
+
+use crate::check::Output;
+use crate::entries::{previous_end_name, previous_end_words};
+use crate::store::{self, StoreArgs, Writer};
+use crate::{size, times};
+
+/// Shows what a store is, what it holds, and what it lost.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lastgasp status --store ./store
+  lastgasp status --store card.img -o json | jq .records
+
+Exit codes: 0 done, 2 it could not be done.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+struct Status {
+    path: String,
+    kind: &'static str,
+    writer: Writer,
+    missing_bytes: u64,
+    store_id: u64,
+    geometry: Geometry,
+    floor: u64,
+    count: u64,
+    report: RecoveryReport,
+    edit_no: u64,
+    segments: Segments,
+    gaps: Vec<GapSum>,
+    streams: Vec<(u16, String)>,
+    clocks: Vec<lastgasp_core::format::header::ClockAnchor>,
+}
+
+#[derive(Default)]
+struct Segments {
+    log: u32,
+    announced: u32,
+    free: u32,
+    manifest: u32,
+    retired: u32,
+    damaged: u32,
+}
+
+/// Gaps of one cause.
+struct GapSum {
+    cause: GapCause,
+    gaps: u64,
+    records: u64,
+    exact: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let storage = store::open(&args.store.path)?;
+    let writer = Writer::of(&storage)?;
+    let (geometry, kind, missing_bytes) = (storage.geometry(), storage.kind(), storage.open_report().missing_bytes);
+    let mut memory = store::memory(&storage);
+    let reader = store::mount(storage, &mut memory)?;
+    let catalog = reader.catalog();
+    let status = Status {
+        path: args.store.path.display().to_string(),
+        kind: match kind {
+            _ if !geometry.is_wide() => "chip-image",
+            MediumKind::File => "file",
+            MediumKind::BlockDevice => "block-device",
+        },
+        writer,
+        missing_bytes,
+        store_id: catalog.store_id(),
+        geometry,
+        floor: catalog.floor(),
+        count: count(catalog),
+        report: *reader.report(),
+        edit_no: catalog.edit_no(),
+        segments: segments(catalog),
+        gaps: gaps(catalog),
+        streams: catalog.streams().iter().map(|(id, name)| (id, name.to_owned())).collect(),
+        clocks: catalog.clocks().as_slice().to_vec(),
+    };
+    match args.output {
+        Output::Json => {
+            let mut out = io::stdout().lock();
+            serde_json::to_writer(&mut out, &status.to_json()).map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+        Output::Text => status.print(&mut anstream::stdout().lock())?,
+    }
+    Ok(())
+}
+
+/// Records there are: all numbers from the floor on that no gap takes.
+fn count(catalog: &Catalog<'_>) -> u64 {
+    let (floor, last) = (catalog.floor(), catalog.durable_upto());
+    let numbers = (last + 1).saturating_sub(floor);
+    let missing = catalog.gaps().iter().map(|gap| {
+        let (first, end) = (gap.first_seq.max(floor), gap.last_seq.min(last).saturating_add(1));
+        end.saturating_sub(first)
+    });
+    numbers.saturating_sub(missing.sum())
+}
+
+fn segments(catalog: &Catalog<'_>) -> Segments {
+    let mut sum =
+        Segments { log: u32::try_from(catalog.pool().order().len()).unwrap_or(u32::MAX), ..Default::default() };
+    for (segment, entry) in catalog.pool().iter() {
+        let begun = catalog.pool().order().contains(&segment);
+        match entry.state.used_for {
+            SegmentUse::Free => sum.free += 1,
+            SegmentUse::Announced if !begun => sum.announced += 1,
+            SegmentUse::Announced | SegmentUse::Sealed => {}
+            SegmentUse::Manifest => sum.manifest += 1,
+            SegmentUse::Retired => sum.retired += 1,
+        }
+        sum.damaged += u32::from(entry.state.damaged);
+    }
+    sum
+}
+
+fn gaps(catalog: &Catalog<'_>) -> Vec<GapSum> {
+    let mut sums: BTreeMap<&'static str, GapSum> = BTreeMap::new();
+    let mut add = |cause: GapCause, records: u64, exact: bool| {
+        let sum = sums.entry(cause.name()).or_insert(GapSum { cause, gaps: 0, records: 0, exact: true });
+        sum.gaps += 1;
+        sum.records = sum.records.saturating_add(records);
+        sum.exact &= exact;
+    };
+    for gap in catalog.gaps() {
+        add(gap.cause, gap.last_seq.saturating_add(1).saturating_sub(gap.first_seq), gap.exact);
+    }
+    if catalog.floor() > 1 {
+        add(GapCause::Retention, catalog.floor() - 1, false);
+    }
+    sums.into_values().collect()
+}
+
+impl Status {
+    /// First and last record; none if there are none.
+    fn range(&self) -> Option<(u64, u64)> {
+        (self.report.durable_upto >= self.floor).then_some((self.floor, self.report.durable_upto))
+    }
+
+    /// The share of segments in use, in 0..=1.
+    fn fill(&self) -> f64 {
+        let s = &self.segments;
+        let all = s.log + s.announced + s.free;
+        if all == 0 { 1.0 } else { f64::from(s.log) / f64::from(all) }
+    }
+
+    fn to_json(&self) -> Value {
+        let s = &self.segments;
+        let r = &self.report;
+        let (in_use, writer_pid) = match self.writer {
+            Writer::None => (false, None),
+            Writer::Some(pid) => (true, pid),
+        };
+        json!({
+            "path": self.path,
+            "kind": self.kind,
+            "store_id": format!("{:016x}", self.store_id),
+            "format": format!("{VERSION_MAJOR}.{VERSION_MINOR}"),
+            "geometry": {
+                "segments": self.geometry.segments,
+                "segment_bytes": self.geometry.segment_bytes,
+                "total_bytes": self.geometry.total_bytes(),
+                "torn_unit": self.geometry.torn_unit,
+                "write_unit": self.geometry.write_unit,
+            },
+            "missing_bytes": self.missing_bytes,
+            "in_use": in_use,
+            "writer_pid": writer_pid,
+            "records": {
+                "first": self.range().map(|range| range.0),
+                "last": self.range().map(|range| range.1),
+                "count": self.count,
+            },
+            "durable_upto": r.durable_upto,
+            "next_seq": r.next_seq,
+            "last_boot": { "epoch": r.epoch.saturating_sub(1), "ended": previous_end_name(r.previous_end) },
+            "edit_no": self.edit_no,
+            "segments": {
+                "log": s.log,
+                "announced": s.announced,
+                "free": s.free,
+                "manifest": s.manifest,
+                "retired": s.retired,
+                "damaged": s.damaged,
+            },
+            "fill": self.fill(),
+            "gaps": self.gaps.iter().map(|sum| json!({
+                "cause": sum.cause.name(),
+                "gaps": sum.gaps,
+                "records": sum.records,
+                "exact": sum.exact,
+            })).collect::<Vec<_>>(),
+            "streams": self.streams.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect::<Vec<_>>(),
+            "clock_epochs": self.clocks.iter().map(|anchor| json!({
+                "clock_epoch": anchor.clock_epoch,
+                "start": times::rfc3339(anchor.wall_us),
+                "synchronised": anchor.synchronised,
+            })).collect::<Vec<_>>(),
+            "recovery": {
+                "previous_end": previous_end_name(r.previous_end),
+                "adopted_upto": r.adopted_upto,
+                "segments_read": r.segments_read,
+                "frames": r.frames,
+                "torn_bytes": r.torn_bytes,
+                "resumes": r.resumes,
+                "cases": r.cases.letters().collect::<String>(),
+            },
+        })
+    }
+
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let (s, r, g) = (&self.segments, &self.report, &self.geometry);
+        writeln!(out, "store      {} ({})", self.path, self.kind)?;
+        writeln!(out, "id         {:016x}, format {VERSION_MAJOR}.{VERSION_MINOR}", self.store_id)?;
+        writeln!(
+            out,
+            "size       {}: {} segments of {}, torn unit {} bytes",
+            size::human(g.total_bytes()),
+            g.segments,
+            size::human(u64::from(g.segment_bytes)),
+            g.torn_unit
+        )?;
+        if self.missing_bytes > 0 {
+            writeln!(out, "truncated  the last {} of the store are missing", size::human(self.missing_bytes))?;
+        }
+        if let Writer::Some(pid) = self.writer {
+            writeln!(out, "in use     {} is writing to it", Writer::name(pid))?;
+        }
+        match self.range() {
+            Some((first, last)) => writeln!(out, "records    {}, numbered {first} to {last}", self.count)?,
+            None => writeln!(out, "records    none")?,
+        }
+        writeln!(out, "next       {}", r.next_seq)?;
+        writeln!(
+            out,
+            "fill       {:.1} %: {} log, {} announced, {} free, {} manifest, {} retired",
+            self.fill() * 100.0,
+            s.log,
+            s.announced,
+            s.free,
+            s.manifest,
+            s.retired
+        )?;
+        match r.previous_end {
+            PreviousEnd::New => writeln!(out, "last boot  none: the store is new")?,
+            end => writeln!(out, "last boot  {}, ended {}", r.epoch.saturating_sub(1), previous_end_words(end))?,
+        }
+        writeln!(
+            out,
+            "recovery   reads {} segments and {} frames, {} bytes are torn; the log {}",
+            r.segments_read,
+            r.frames,
+            r.torn_bytes,
+            if r.resumes { "goes on where it ended" } else { "goes on in the next segment" }
+        )?;
+        for sum in &self.gaps {
+            let most = if sum.exact { "" } else { "at most " };
+            let (gaps, records) = (sum.gaps, sum.records);
+            writeln!(out, "gaps       {gaps} by {}: {most}{records} records", sum.cause.name())?;
+        }
+        let names: Vec<&str> = self.streams.iter().map(|(_, name)| name.as_str()).collect();
+        writeln!(out, "streams    {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })?;
+        if let Some(newest) = self.clocks.last() {
+            let start = times::rfc3339(newest.wall_us).unwrap_or_else(|| "unknown".to_owned());
+            let sync = if newest.synchronised { "synchronised" } else { "not synchronised" };
+            writeln!(out, "clock      {} epochs, the newest from {start}, {sync}", self.clocks.len())?;
+        }
+        Ok(())
+    }
+}

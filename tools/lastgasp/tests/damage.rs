@@ -1,0 +1,183 @@
+//! The check on simulated media: every flipped bit is found or harmless, and nothing that a cut leaves is called damage.
+
+use lastgasp_core::check::{Finding, Part, check};
+use lastgasp_core::format::row::Row;
+use lastgasp_core::hal::{SliceArena, Storage};
+use lastgasp_core::reader::Reader;
+use lastgasp_core::scan::{Entry, Scan, ScanOptions};
+use lastgasp_core::store::{FormatOptions, OpenOptions, Store, format};
+use lastgasp_hal_sim::cuttable::Cuttable;
+use lastgasp_hal_sim::disk::{DiskConfig, SimDisk};
+use lastgasp_hal_sim::outcome::Plan;
+use lastgasp_hal_sim::rig::{Rig, RigSize, ScanRig};
+
+const SEGMENTS: u32 = 16;
+const SEGMENT_BYTES: u32 = 4096;
+
+fn size() -> RigSize {
+    RigSize::new(SEGMENTS, SEGMENT_BYTES)
+}
+
+fn formatted() -> SimDisk {
+    let mut disk = SimDisk::new(DiskConfig::new(SEGMENTS, SEGMENT_BYTES));
+    let mut rig = Rig::new(&size());
+    format(&mut disk, rig.parts().0, &FormatOptions { store_id: 99 }).unwrap();
+    disk
+}
+
+/// One boot: `commits` commits of a few records, the third of them a batch over two segments; a clean stop or none.
+fn boot<S: Storage + Clone>(disk: S, commits: usize, close: bool) -> S {
+    let mut rig = Rig::new(&size());
+    let (memory, [a, b]) = rig.parts();
+    let options = OpenOptions::default();
+    let mut store = Store::open(disk, memory, SliceArena(a), Some(SliceArena(b)), &options, &mut |_, _| ()).unwrap();
+    let stream = store.stream("app");
+    for i in 0..commits {
+        let body = vec![b'a' + u8::try_from(i % 26).unwrap(); if i == 2 { 300 } else { 40 + 90 * (i % 5) }];
+        let row = Row {
+            stream,
+            severity: 9,
+            continued: false,
+            received_us: 1,
+            event_time_us: None,
+            trace: None,
+            body: &body,
+            fields: &[],
+        };
+        let rows = vec![row; if i == 2 { 14 } else { 1 + i % 3 }];
+        // A medium without power says so; then this boot is over.
+        if store.append(&rows, &[]).is_err() || store.commit().is_err() {
+            return store.into_storage();
+        }
+    }
+    if close {
+        let _ = store.close();
+    }
+    store.into_storage()
+}
+
+/// What a reader gets: every number that is a record, and every number that is gone for rot.
+fn read(disk: &SimDisk) -> (Vec<u64>, Vec<u64>) {
+    let (mut rig, mut scan_rig) = (Rig::new(&size()), ScanRig::new(&size()));
+    let mut reader = Reader::open(disk.clone(), rig.parts().0, &mut |_, _| ()).unwrap();
+    let mut mem = scan_rig.parts();
+    let mut scan = Scan::new(reader.catalog(), ScanOptions::default());
+    let (storage, catalog) = reader.parts();
+    let (mut records, mut rot) = (Vec::new(), Vec::new());
+    while let Some(entry) = scan.next(storage, catalog, &mut mem) {
+        match entry {
+            Entry::Record(record) => records.push(record.seq),
+            Entry::Gap(gap) if gap.cause.name() == "rot" => rot.extend(gap.first_seq..=gap.last_seq),
+            _ => {}
+        }
+    }
+    (records, rot)
+}
+
+fn findings(disk: &SimDisk) -> Vec<Finding> {
+    let (mut rig, mut scan_rig) = (Rig::new(&size()), ScanRig::new(&size()));
+    let mut reader = Reader::open(disk.clone(), rig.parts().0, &mut |_, _| ()).unwrap();
+    let mut mem = scan_rig.parts();
+    let mut all = Vec::new();
+    let (storage, catalog) = reader.parts();
+    check(storage, catalog, &mut mem, &mut |_, _| (), &mut |finding| all.push(finding));
+    all
+}
+
+fn damage(disk: &SimDisk) -> Vec<Finding> {
+    findings(disk).into_iter().filter(Finding::is_damage).collect()
+}
+
+fn lost(all: &[Finding]) -> Vec<u64> {
+    let mut numbers: Vec<u64> = all
+        .iter()
+        .filter_map(|finding| match finding {
+            Finding::Lost { gap, .. } => Some(gap.first_seq..=gap.last_seq),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn a_sound_store_has_no_findings() {
+    let disk = boot(boot(boot(formatted(), 6, true), 3, true), 9, true);
+    assert_eq!(findings(&disk), []);
+}
+
+#[test]
+fn every_flipped_bit_is_harmless_or_found_where_it_is() {
+    let disk = boot(boot(boot(formatted(), 6, true), 3, false), 9, true);
+    assert_eq!(damage(&disk), []);
+    let (records, _) = read(&disk);
+    let image = disk.image().to_vec();
+    let (mut found, mut harmless_live) = (0, Vec::new());
+    for at in (0..image.len()).step_by(3) {
+        let segment = u32::try_from(at).unwrap() / SEGMENT_BYTES;
+        let offset = u32::try_from(at).unwrap() % SEGMENT_BYTES;
+        let mut hit = disk.clone();
+        hit.flip_bit(at as u64, u32::try_from(at % 8).unwrap());
+        let (now, rot) = read(&hit);
+        let all = damage(&hit);
+        assert_eq!(lost(&all), rot, "what a scan calls rot; byte {at}");
+        let gone: Vec<u64> = records.iter().copied().filter(|seq| !now.contains(seq)).collect();
+        for seq in &gone {
+            assert!(rot.contains(seq), "record {seq} is gone without a word; byte {at}");
+        }
+        let here = |finding: &Finding| match finding {
+            Finding::Damaged { place, .. } => {
+                let end = place.offset + if place.bytes == 0 { SEGMENT_BYTES } else { place.bytes };
+                place.segment == segment && (place.offset..end).contains(&offset)
+            }
+            _ => false,
+        };
+        for finding in &all {
+            assert!(matches!(finding, Finding::Lost { .. }) || here(finding), "byte {segment}:{offset}: {finding:?}");
+        }
+        if !rot.is_empty() {
+            let named = |finding: &Finding| matches!(finding, Finding::Damaged { part: Part::Records, .. });
+            assert!(all.iter().any(|f| here(f) && named(f)), "byte {segment}:{offset} lost {rot:?}: {all:?}");
+        }
+        found += usize::from(!all.is_empty());
+        if all.is_empty() && image[at] != 0 {
+            harmless_live.push((segment, offset));
+        }
+    }
+    println!("{found} of {} found", image.len() / 3);
+    println!("not zero and harmless: {harmless_live:?}");
+}
+
+#[test]
+fn nothing_that_a_cut_leaves_is_called_damage() {
+    let plan = Plan { exhaustive: 4, singles: 4, samples: 2, ..Plan::default() };
+    let (mut outcomes, mut torn, mut unfinished) = (0, 0, 0);
+    for boots in 0..3 {
+        let mut disk = formatted();
+        for _ in 0..boots {
+            disk = boot(disk, 7, boots == 2);
+        }
+        disk.record_cuts(true);
+        let mut disk = boot(disk, 12, true);
+        for cut in disk.take_cuts() {
+            for outcome in cut.outcomes(&plan) {
+                let mut rebooted = cut.after(&outcome);
+                // The cut itself, then what the next two boots make of it: one that only appends a little, one long.
+                for commits in [0, 1, 9] {
+                    if commits > 0 {
+                        rebooted = boot(rebooted, commits, true);
+                    }
+                    let all = findings(&rebooted);
+                    let bad: Vec<_> = all.iter().filter(|f| f.is_damage()).collect();
+                    assert!(bad.is_empty(), "cut {} {outcome}, then {commits} commits: {bad:?}", cut.ops());
+                    outcomes += 1;
+                    torn += all.iter().filter(|f| matches!(f, Finding::Torn { .. })).count();
+                    unfinished += all.iter().filter(|f| matches!(f, Finding::EditUnfinished { .. })).count();
+                }
+            }
+        }
+    }
+    println!("{outcomes} states, {torn} torn tails, {unfinished} unfinished edits");
+    assert!(torn > 0 && unfinished > 0);
+}
