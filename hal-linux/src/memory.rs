@@ -13,6 +13,7 @@ use lastgasp_core::memtable::Chain;
 use lastgasp_core::pool::SegmentEntry;
 use lastgasp_core::scan::ScanMemory;
 use lastgasp_core::sstable::GroupMemory;
+use lastgasp_core::store::{GROUP_RECORDS_MAX, GROUP_ROWS_BYTES_MAX};
 use lastgasp_core::streams::StreamSlot;
 
 /// Named streams a store on Linux takes; records of further ones go to `other`.
@@ -23,8 +24,10 @@ pub const GAPS: usize = 1024;
 pub const CLOCKS: usize = 4096;
 /// Largest frame, and so the frame buffer, in bytes; less where a segment is smaller.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
-/// Records of one row group, decoded: twice the largest frame, as they are packed to half or better.
-pub const GROUP_BYTES: usize = 2 * FRAME_BYTES_MAX;
+/// Records of one row group, decoded, and the columns of one of its sub-blocks.
+pub const GROUP_BYTES: usize = GROUP_ROWS_BYTES_MAX + BLOCK_BYTES;
+/// Columns of one sub-block of a row group.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// State entries of the longest key and value there is room for.
 const STATE_ENTRIES: usize = 64;
@@ -77,7 +80,7 @@ impl StoreMemory {
             state: vec![0; STATE_ENTRIES * state_entry_bytes],
             frame: vec![0; frame_bytes(geometry)],
             chains: [vec![Chain::default(); slots], vec![Chain::default(); slots]],
-            raw: vec![0; GROUP_BYTES],
+            raw: vec![0; BLOCK_BYTES],
             table: vec![0; TABLE],
         }
     }
@@ -115,7 +118,7 @@ impl ScanBuffers {
         Self {
             frame: vec![0; frame_bytes(geometry)],
             raw: vec![0; GROUP_BYTES],
-            slots: vec![0; GROUP_BYTES / ROW_BYTES_MIN],
+            slots: vec![0; (FRAME_BYTES_MAX / ROW_BYTES_MIN).max(GROUP_RECORDS_MAX as usize)],
         }
     }
 

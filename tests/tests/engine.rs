@@ -104,3 +104,36 @@ fn without_a_spare_memtable_an_append_waits_for_the_commit_under_way() {
     store.append(&[row(stream, b"2")], &[]).unwrap();
     assert_eq!(store.commit().unwrap(), 2);
 }
+
+#[test]
+fn a_large_commit_is_written_once_and_compressed() {
+    let size = RigSize { group_bytes: 256 << 10, ..RigSize::new(16, 64 << 10) };
+    let mut disk = SimDisk::new(DiskConfig::new(16, 64 << 10));
+    let mut rig = Rig::new(&size);
+    format(&mut disk, rig.parts().0, &FormatOptions { store_id: 1 }).unwrap();
+    let (memory, [a, b]) = rig.parts();
+    let (a, b) = (SliceArena(a), SliceArena(b));
+    let mut store = Store::open(disk, memory, a, Some(b), &OpenOptions::default(), &mut |_, _| ()).unwrap();
+    let streams = [store.stream("kernel"), store.stream("app")];
+    let bodies: Vec<String> = (1..=800).map(|n| format!("unit {n} of the service started after a while")).collect();
+    for (i, pair) in bodies.chunks(2).enumerate() {
+        let rows: Vec<Row<'_>> = pair.iter().map(|b| row(streams[i % 2], b.as_bytes())).collect();
+        store.append(&rows, &[(b"cursor", &[u8::try_from(i % 256).unwrap()])]).unwrap();
+    }
+    store.commit().unwrap();
+    let stats = store.stats();
+    assert!(stats.payload_bytes * 3 < stats.record_bytes, "{stats:?}");
+    assert!(stats.frames < 6, "{stats:?}");
+    store.close().unwrap();
+    let disk = store.into_storage();
+    let mut rig = Rig::new(&size);
+    let mut reader = Reader::open(disk, rig.parts().0, &mut |_, _| ()).unwrap();
+    assert_eq!(reader.catalog().state().get(b"cursor"), Some(&[143u8][..]));
+    let forward = scan_all(&mut reader, &size, false);
+    let records: Vec<_> = forward.iter().filter(|l| !l.starts_with("event")).cloned().collect();
+    let want: Vec<_> = bodies.iter().zip(1..).map(|(body, n)| format!("{n} {body}")).collect();
+    assert_eq!(records, want);
+    let mut backward = scan_all(&mut reader, &size, true);
+    backward.reverse();
+    assert_eq!(backward, want);
+}

@@ -23,8 +23,11 @@ impl Scan {
         // The origin of the next segment may repeat what is looked for.
         let mut index =
             catalog.pool.locate(self.next).saturating_add(1).min(catalog.pool.order().len().saturating_sub(1));
+        let mut from_start = false;
         loop {
-            let Some(mut place) = Self::open_place(s, catalog, mem, index, self.next) else {
+            // Seeking may end at a damaged frame: then once more from the start of the segment.
+            let sought = if from_start { 0 } else { self.next };
+            let Some(mut place) = Self::open_place(s, catalog, mem, index, sought) else {
                 return self.missing(catalog, lowest, self.next);
             };
             let state = catalog.pool.get(place.segment).state;
@@ -62,6 +65,11 @@ impl Scan {
                 lowest = lowest.max(last.saturating_add(1));
                 return self.missing(catalog, lowest, self.next);
             }
+            if !from_start {
+                from_start = true;
+                continue;
+            }
+            from_start = false;
             match index.checked_sub(1) {
                 Some(before) => index = before,
                 None => return self.missing(catalog, lowest, self.next),

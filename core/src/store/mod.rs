@@ -9,10 +9,12 @@
 
 mod boot;
 mod format;
+mod groups;
 mod rows;
 mod segments;
 
 pub use format::{FormatError, format};
+pub use groups::{GROUP_RECORDS_MAX, GROUP_ROWS_BYTES_MAX, GROUP_ROWS_BYTES_MIN};
 
 use crate::catalog::{Catalog, Memory, WriterMemory, is_usable};
 use crate::error::{Doing, MediumError, OpenError, ReadOnlyReason, StoreError};

@@ -20,16 +20,28 @@ struct ChainWrite {
 }
 
 /// A frame of records whose payload stands in the frame buffer.
-struct Built {
-    flags: FrameFlags,
-    part: u16,
-    payload_bytes: u32,
-    first_seq: u64,
-    count: u32,
-    severities: u32,
-    streams: u64,
+pub(super) struct Built {
+    pub(super) kind: FrameKind,
+    pub(super) flags: FrameFlags,
+    pub(super) part: u16,
+    pub(super) payload_bytes: u32,
+    pub(super) first_seq: u64,
+    pub(super) count: u32,
+    /// Which severities and streams are in it, see [`crate::format::events::IndexEntry`].
+    pub(super) severities: u32,
+    pub(super) streams: u64,
     /// How many numbers of its batch come in later frames.
-    chain_tail: u32,
+    pub(super) chain_tail: u32,
+}
+
+/// The bit of a severity in an index.
+pub(super) fn severity_bit(severity: u8) -> u32 {
+    1u32.wrapping_shl(u32::from(severity.min(31)))
+}
+
+/// The bit of a stream in an index.
+pub(super) fn stream_bit(stream: u16) -> u64 {
+    1u64.wrapping_shl(u32::from(stream % 64))
 }
 
 impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
@@ -39,7 +51,14 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let mut chain: Option<ChainWrite> = None;
         let mut fresh = false;
         while let Some(entry) = cursor.clone().next() {
-            let built = if self.log.open.is_some() { self.build(&mut cursor, &mut chain) } else { None };
+            let built = match self.log.open {
+                None => None,
+                Some(_) if chain.is_some() => self.build(&mut cursor, &mut chain),
+                Some(_) => {
+                    let group = self.build_group(frozen, &mut cursor);
+                    group.or_else(|| self.build(&mut cursor, &mut chain))
+                }
+            };
             let Some(built) = built else {
                 if fresh {
                     // Sizes were checked at append: an empty segment always takes the next record.
@@ -51,8 +70,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
                 continue;
             };
             fresh = false;
-            let kind = FrameKind::Rows;
-            let mut frame = self.frame(kind, built.first_seq, built.payload_bytes);
+            let mut frame = self.frame(built.kind, built.first_seq, built.payload_bytes);
             (frame.flags, frame.part, frame.count) = (built.flags, built.part, built.count);
             let segment = self.log.open.map_or(0, |(segment, _)| segment);
             if let Some(state) = self.catalog.pool.entry_mut(segment) {
@@ -86,31 +104,44 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let layout = self.catalog.layout;
         let buffer = u32::try_from(self.memory.frame.len()).unwrap_or(u32::MAX);
         let room = layout.payload_max(self.log.room(&layout).min(buffer));
-        if chain.is_none() && self.exceeds_any_frame(cursor) {
+        if chain.is_none() {
+            if let Some((built, after)) = self.rows_builder(cursor, room, None)?.whole_batches() {
+                *cursor = after;
+                return Some(built);
+            }
+            if !self.exceeds_any_frame(cursor) {
+                return None;
+            }
             let first = cursor.clone().next()?.seq;
             let end = cursor.clone().find(|e| e.ends_batch)?;
             let last = if end.is_row { end.seq } else { end.seq.saturating_sub(1) };
             *chain = Some(ChainWrite { first, last, part: 0 });
         }
-        let flags = if chain.is_some() { FrameFlags::default() } else { FrameFlags::WHOLE };
-        let start = usize::try_from(layout.payload_at(flags)).ok()?;
+        let link = chain.as_mut()?;
+        let (built, after) = self.rows_builder(cursor, room, Some((link.first, link.last)))?.part_of(link)?;
+        debug_assert!(built.flags != FrameFlags::WHOLE, "a batch that fits a frame is no chain");
+        *cursor = after;
+        link.part = link.part.saturating_add(1);
+        if built.flags.has(FrameFlags::LAST) {
+            *chain = None;
+        }
+        Some(built)
+    }
+
+    /// Fills the frame buffer with rows from `cursor` on, up to `room` bytes of payload.
+    fn rows_builder<'c>(
+        &mut self,
+        cursor: &Entries<'c>,
+        room: u32,
+        batch: Option<(u64, u64)>,
+    ) -> Option<RowsBuilder<'_, '_, 'm, 'c>> {
+        let flags = if batch.is_some() { FrameFlags::default() } else { FrameFlags::WHOLE };
+        let start = usize::try_from(self.catalog.layout.payload_at(flags)).ok()?;
         let end = start.checked_add(usize::try_from(room).ok()?)?;
         let out = self.memory.frame.get_mut(start..end)?;
-        let mut b = RowsBuilder::new(out, &mut self.catalog.streams, cursor.clone());
-        let batch = chain.map(|c| (c.first, c.last));
-        Prefix { clock_epoch: self.anchor.clock_epoch, batch }.write(&mut b.out)?;
-        let built = match chain {
-            None => b.whole_batches()?,
-            Some(c) => b.part_of(c)?,
-        };
-        *cursor = built.1;
-        if let Some(c) = chain {
-            c.part = c.part.saturating_add(1);
-            if built.0.flags.has(FrameFlags::LAST) {
-                *chain = None;
-            }
-        }
-        Some(built.0)
+        let mut builder = RowsBuilder::new(out, &mut self.catalog.streams, cursor.clone());
+        Prefix { clock_epoch: self.anchor.clock_epoch, batch }.write(&mut builder.out)?;
+        Some(builder)
     }
 
     /// The next batch is larger than any frame this store writes.
@@ -179,8 +210,8 @@ impl<'b, 's, 'm, 'c> RowsBuilder<'b, 's, 'm, 'c> {
             } else {
                 self.out.bytes(entry.item_bytes)?;
             }
-            self.severities |= 1u32.wrapping_shl(u32::from(row.severity.min(31)));
-            self.streams_mask |= 1u64.wrapping_shl(u32::from(row.stream % 64));
+            self.severities |= severity_bit(row.severity);
+            self.streams_mask |= stream_bit(row.stream);
             self.next_seq = entry.seq.saturating_add(1);
         } else {
             self.out.bytes(entry.item_bytes)?;
@@ -202,6 +233,7 @@ impl<'b, 's, 'm, 'c> RowsBuilder<'b, 's, 'm, 'c> {
     fn built(self, cut: Checkpoint<'c>, flags: FrameFlags, part: u16, tail: u64) -> Option<(Built, Entries<'c>)> {
         self.streams.undefine_from(cut.next_seq.max(1));
         let built = Built {
+            kind: FrameKind::Rows,
             flags,
             part,
             payload_bytes: u32::try_from(cut.len).ok()?,
