@@ -4,6 +4,8 @@
 //! is random prints its seed. `LASTGASP_KILLS=200` kills more often, `LASTGASP_SEED=n` repeats a run, and
 //! `LASTGASP_SAMPLES=dir` puts real log files through the daemon as well.
 
+#![allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::say;
+use crate::writer::Listener;
 
 /// What the two threads share.
 #[derive(Debug)]
@@ -97,19 +98,6 @@ impl<W: Write + AsFd + Send + 'static> Acks<W> {
         Self { shared: None, printer: None, upto: 0 }
     }
 
-    /// Everything up to here is durable. Never waits for the reader.
-    pub fn durable(&mut self, upto: u64) {
-        let Some(shared) = self.shared.as_ref().filter(|_| upto > self.upto) else { return };
-        self.upto = upto;
-        shared.upto.store(upto, Ordering::SeqCst);
-        match shared.output.try_lock() {
-            Ok(output) if output.broken => {}
-            Ok(mut output) if output.is_ready() => output.print(upto),
-            // The reader is slow: the printer waits for it.
-            _ => self.wake(),
-        }
-    }
-
     fn wake(&self) {
         if let Some(printer) = &self.printer {
             printer.thread.unpark();
@@ -129,6 +117,20 @@ impl<W: Write + AsFd + Send + 'static> Acks<W> {
         };
         if ended == Err(RecvTimeoutError::Timeout) {
             say(format_args!("nobody read the last acknowledgement (ack {}); it is kept all the same", self.upto));
+        }
+    }
+}
+
+impl<W: Write + AsFd + Send + 'static> Listener for Acks<W> {
+    fn durable(&mut self, upto: u64) {
+        let Some(shared) = self.shared.as_ref().filter(|_| upto > self.upto) else { return };
+        self.upto = upto;
+        shared.upto.store(upto, Ordering::SeqCst);
+        match shared.output.try_lock() {
+            Ok(output) if output.broken => {}
+            Ok(mut output) if output.is_ready() => output.print(upto),
+            // The reader is slow: the printer waits for it.
+            _ => self.wake(),
         }
     }
 }

@@ -9,8 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -19,7 +18,6 @@ use lastgasp_core::format::row::Row;
 use lastgasp_core::hal::{Arena, Storage};
 use lastgasp_core::node::{Batch, Input, Next, Node, Output, Refused};
 
-use crate::acks::Acks;
 use crate::clock::Clock;
 use crate::queue::{Event, Parcel, Queue};
 use crate::say;
@@ -28,6 +26,13 @@ use crate::say;
 const ROUND: usize = 1024;
 /// Up to here a sync is quick: other threads are not much faster to wake.
 const QUICK_SYNC_US: u64 = 500;
+
+/// Hears what is durable: to print it, or to answer whoever waits.
+pub trait Listener {
+    /// Everything up to this number is durable. Comes after every step, with the same number again if nothing has
+    /// changed, and must not wait for anybody.
+    fn durable(&mut self, upto: u64);
+}
 
 /// How the writer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +90,11 @@ impl Drop for Syncer {
 }
 
 /// The node, and what the writer needs to serve it.
-pub struct Writer<'m, S: Storage, A: Arena, W> {
+pub struct Writer<'m, S: Storage, A: Arena, L> {
     node: Node<'m, S, A>,
     queue: Queue<S::Error>,
     syncer: Syncer,
-    acks: Acks<W>,
+    listener: L,
     clock: Clock,
     /// Parcels that came, oldest first, and how many records of the first are with the node.
     parcels: VecDeque<Parcel>,
@@ -103,19 +108,19 @@ pub struct Writer<'m, S: Storage, A: Arena, W> {
     ended: Option<Ended>,
 }
 
-impl<'m, S, A, W> Writer<'m, S, A, W>
+impl<'m, S, A, L> Writer<'m, S, A, L>
 where
     S: Storage<Error: fmt::Display>,
     A: Arena,
-    W: Write + AsFd + Send + 'static,
+    L: Listener,
 {
     /// A writer that takes what comes by `queue`.
-    pub fn new(node: Node<'m, S, A>, queue: Queue<S::Error>, syncer: Syncer, acks: Acks<W>, clock: Clock) -> Self {
+    pub fn new(node: Node<'m, S, A>, queue: Queue<S::Error>, syncer: Syncer, listener: L, clock: Clock) -> Self {
         Self {
             node,
             queue,
             syncer,
-            acks,
+            listener,
             clock,
             parcels: VecDeque::new(),
             put_in: 0,
@@ -127,9 +132,8 @@ where
         }
     }
 
-    /// Runs until all sources have ended and everything is durable, or the store fails. The last acknowledgement may
-    /// not be printed yet.
-    pub fn run(mut self) -> (Ended, Node<'m, S, A>, Acks<W>) {
+    /// Runs until all sources have ended and everything is durable, or the store fails.
+    pub fn run(mut self) -> (Ended, Node<'m, S, A>, L) {
         let ended = loop {
             while let Some(event) = self.queue.try_next() {
                 self.on(event);
@@ -163,7 +167,7 @@ where
         // The queue first: the other threads may wait for it.
         drop(self.queue);
         drop(self.syncer);
-        (ended, self.node, self.acks)
+        (ended, self.node, self.listener)
     }
 
     fn on(&mut self, event: Event<S::Error>) {
@@ -180,7 +184,7 @@ where
     }
 
     fn follow(&mut self, output: &Output) {
-        self.acks.durable(output.durable_upto);
+        self.listener.durable(output.durable_upto);
         match output.next {
             Next::Sync { .. } => {
                 self.until_us = None;
