@@ -77,7 +77,7 @@ struct Report {
 pub(crate) fn run(args: &Args) -> Result<bool> {
     let path = &args.store.path;
     let storage = store::open(path)?;
-    if let Writer::Some(pid) = Writer::of(&storage)? {
+    if let Writer::Some(pid) = Writer::of(&storage) {
         bail!(
             "{}: {} is writing to this store; stop it, then check, or check a copy",
             path.display(),

@@ -74,7 +74,7 @@ struct GapSum {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let storage = store::open(&args.store.path)?;
-    let writer = Writer::of(&storage)?;
+    let writer = Writer::of(&storage);
     let (geometry, kind, missing_bytes) = (storage.geometry(), storage.kind(), storage.open_report().missing_bytes);
     let mut memory = store::memory(&storage);
     let reader = store::mount(storage, &mut memory)?;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
 use lastgasp_core::reader::Reader;
 use lastgasp_hal_linux::{FileStorage, StoreMemory};
@@ -46,13 +46,9 @@ pub(crate) enum Writer {
 }
 
 impl Writer {
-    pub(crate) fn of(storage: &FileStorage) -> Result<Self> {
-        // Where the file system has no locks, no node can have locked the store either.
-        match storage.is_locked_by_writer() {
-            Ok(true) => Ok(Self::Some(storage.writer_pid())),
-            Ok(false) => Ok(Self::None),
-            Err(error) => Err(anyhow!(error)),
-        }
+    /// Where the file system has no locks, no node can have the store open either: it needs one.
+    pub(crate) fn of(storage: &FileStorage) -> Self {
+        if storage.is_locked_by_writer().unwrap_or(false) { Self::Some(storage.writer_pid()) } else { Self::None }
     }
 
     /// The writer, in words.

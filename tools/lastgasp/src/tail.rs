@@ -82,7 +82,7 @@ enum Output {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let storage = store::open(&args.store.path)?;
-    if let Writer::Some(pid) = Writer::of(&storage)? {
+    if let Writer::Some(pid) = Writer::of(&storage) {
         let path = args.store.path.display();
         eprintln!("note: {} is writing to {path}; shown is what it had written until now", Writer::name(pid));
     }

@@ -108,12 +108,12 @@ fn a_sound_store_has_no_findings() {
 }
 
 #[test]
-fn every_flipped_bit_is_harmless_or_found_where_it_is() {
+fn a_flipped_bit_is_found_where_it_is_or_harmless() {
     let disk = boot(boot(boot(formatted(), 6, true), 3, false), 9, true);
     assert_eq!(damage(&disk), []);
     let (records, _) = read(&disk);
     let image = disk.image().to_vec();
-    let (mut found, mut harmless_live) = (0, Vec::new());
+    let (mut found, mut harmless) = (0, Vec::new());
     for at in (0..image.len()).step_by(3) {
         let segment = u32::try_from(at).unwrap() / SEGMENT_BYTES;
         let offset = u32::try_from(at).unwrap() % SEGMENT_BYTES;
@@ -142,11 +142,21 @@ fn every_flipped_bit_is_harmless_or_found_where_it_is() {
         }
         found += usize::from(!all.is_empty());
         if all.is_empty() && image[at] != 0 {
-            harmless_live.push((segment, offset));
+            harmless.push((segment, offset));
         }
     }
-    println!("{found} of {} found", image.len() / 3);
-    println!("not zero and harmless: {harmless_live:?}");
+    println!("{found} of {} flips are found, {} bytes that are not zero are harmless", image.len() / 3, harmless.len());
+    // What is left of earlier lives behind the last edit of the manifest (segments 0 and 8); the close frame at the end
+    // of the log (10), for it cannot be told from a tear; and the trailer that was written last before the boot without
+    // a clean stop (5), for nothing tells that it was ever synced.
+    let is_excused = |&(segment, offset): &(u32, u32)| match segment {
+        0 | 8 => offset >= 2560,
+        10 => (2560..3072).contains(&offset),
+        5 => offset >= 3584,
+        _ => false,
+    };
+    let missed: Vec<_> = harmless.iter().filter(|at| !is_excused(at)).collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
 #[test]
