@@ -301,6 +301,7 @@ impl<R: ReadStorage> Log<'_, '_, R> {
             Some(t) => {
                 // Frames were synced before the seal was written; the index was not.
                 let synced_upto = if t.index_at == 0 { t.data_end } else { t.index_at };
+                let synced_upto = synced_upto.min(self.catalog.layout.data_end());
                 if tail.offset < synced_upto {
                     (tail.proven, tail.end) = (true, tail.end.max(synced_upto));
                 }

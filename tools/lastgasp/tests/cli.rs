@@ -6,10 +6,16 @@ use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{SMALLEST, TestStore, WALL_US, failure, file, lastgasp, row};
 use lastgasp_core::format::fields::{FieldsWriter, Value};
 use lastgasp_core::format::row::{Row, TraceContext};
+use lastgasp_core::hal::SliceArena;
+use lastgasp_core::nor::NorStorage;
+use lastgasp_core::store::{self, OpenOptions, Store};
+use lastgasp_hal_sim::nor::{NorConfig, SimNor};
+use lastgasp_hal_sim::rig::{Rig, RigSize};
 use serde_json::json;
 
 /// Segments of a store of 4 MiB.
@@ -326,6 +332,54 @@ fn a_read_only_file_is_read() {
     assert_eq!(store.bytes("tail", &["--all", "-o", "cat"]), joined(&BODIES));
     store.text("status", &[]);
     store.text("check", &[]);
+}
+
+#[test]
+fn large_commits_come_out_as_they_went_in() {
+    let store = TestStore::new(16 << 20);
+    let bodies: Vec<String> = (0..20_000).map(|n| format!("sensor {} reads {}", n % 7, n * n % 977)).collect();
+    store.boot(|node| {
+        let streams = ["a", "b", "c"].map(|name| node.stream(name));
+        for batch in bodies.chunks(500).zip(0..) {
+            let rows: Vec<Row<'_>> = batch.0.iter().map(|body| row(streams[batch.1 % 3], body.as_bytes())).collect();
+            node.append(&rows, &[]).unwrap();
+        }
+        node.commit().unwrap();
+        node.close().unwrap();
+    });
+    let all: String = bodies.iter().map(|body| format!("{body}\n")).collect();
+    assert_eq!(store.text("tail", &["--all", "-o", "cat"]), all);
+    let newest_first: String = bodies.iter().rev().map(|body| format!("{body}\n")).collect();
+    assert_eq!(store.text("tail", &["--all", "-r", "-o", "cat"]), newest_first);
+    let of_b: Vec<&String> = bodies.chunks(500).skip(1).step_by(3).flatten().collect();
+    assert_eq!(store.text("tail", &["-u", "b", "--all", "-o", "cat"]).lines().collect::<Vec<_>>(), of_b);
+    assert_eq!(store.text("tail", &["-n", "1", "-o", "cat"]), format!("{}\n", bodies[19_999]));
+    assert!(store.text("check", &[]).contains("sound: records 1 to 20000"));
+}
+
+#[test]
+fn the_dump_of_a_flash_chip_is_read_like_a_file() {
+    let flash: SimNor = SimNor::new(NorConfig::new(16, 4));
+    let mut chip = NorStorage::new(flash, 16, 4096, Duration::from_millis(400));
+    let mut rig = Rig::new(&RigSize::new(16, 4096));
+    store::format(&mut chip, rig.parts().0, &store::FormatOptions { store_id: 5 }).unwrap();
+    let (memory, [a, b]) = rig.parts();
+    let (a, b) = (SliceArena(a), Some(SliceArena(b)));
+    let mut node = Store::open(chip, memory, a, b, &OpenOptions::default(), &mut |_, _| ()).unwrap();
+    let stream = node.stream("chip");
+    for body in BODIES {
+        node.append(&[row(stream, body)], &[]).unwrap();
+        node.commit().unwrap();
+    }
+    node.close().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let dump = file(dir.path(), "dump", &node.into_storage().into_inner().image().to_vec());
+    let dump = dump.to_str().unwrap();
+    assert_eq!(lastgasp(&["tail", "--store", dump, "--all", "-o", "cat"]).stdout, joined(&BODIES));
+    assert!(lastgasp(&["check", "--store", dump]).status.success());
+    let status = lastgasp(&["status", "--store", dump, "-o", "json"]).stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!((&status["kind"], &status["records"]["count"]), (&json!("chip-image"), &json!(6)));
 }
 
 #[test]

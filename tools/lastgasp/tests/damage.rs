@@ -2,14 +2,18 @@
 
 use lastgasp_core::check::{Finding, Part, check};
 use lastgasp_core::format::row::Row;
-use lastgasp_core::hal::{SliceArena, Storage};
+use lastgasp_core::hal::{ReadStorage, SliceArena, Storage};
+use lastgasp_core::nor::NorStorage;
 use lastgasp_core::reader::Reader;
 use lastgasp_core::scan::{Entry, Scan, ScanOptions};
 use lastgasp_core::store::{FormatOptions, OpenOptions, Store, format};
 use lastgasp_hal_sim::cuttable::Cuttable;
 use lastgasp_hal_sim::disk::{DiskConfig, SimDisk};
+use lastgasp_hal_sim::nor::{NorConfig, SimNor};
 use lastgasp_hal_sim::outcome::Plan;
 use lastgasp_hal_sim::rig::{Rig, RigSize, ScanRig};
+use lastgasp_hal_sim::rng::Rng;
+use std::time::Duration;
 
 const SEGMENTS: u32 = 16;
 const SEGMENT_BYTES: u32 = 4096;
@@ -19,14 +23,21 @@ fn size() -> RigSize {
 }
 
 fn formatted() -> SimDisk {
-    let mut disk = SimDisk::new(DiskConfig::new(SEGMENTS, SEGMENT_BYTES));
+    formatted_on(SimDisk::new(DiskConfig::new(SEGMENTS, SEGMENT_BYTES)))
+}
+
+fn formatted_on<S: Storage>(mut medium: S) -> S {
     let mut rig = Rig::new(&size());
-    format(&mut disk, rig.parts().0, &FormatOptions { store_id: 99 }).unwrap();
-    disk
+    format(&mut medium, rig.parts().0, &FormatOptions { store_id: 99 }).map_err(|_| "format failed").unwrap();
+    medium
+}
+
+fn nor(flash: SimNor) -> NorStorage<SimNor> {
+    NorStorage::new(flash, SEGMENTS, SEGMENT_BYTES, Duration::from_millis(400))
 }
 
 /// One boot: `commits` commits of a few records, the third of them a batch over two segments; a clean stop or none.
-fn boot<S: Storage + Clone>(disk: S, commits: usize, close: bool) -> S {
+fn boot<S: Storage>(disk: S, commits: usize, close: bool) -> S {
     let mut rig = Rig::new(&size());
     let (memory, [a, b]) = rig.parts();
     let options = OpenOptions::default();
@@ -57,9 +68,9 @@ fn boot<S: Storage + Clone>(disk: S, commits: usize, close: bool) -> S {
 }
 
 /// What a reader gets: every number that is a record, and every number that is gone for rot.
-fn read(disk: &SimDisk) -> (Vec<u64>, Vec<u64>) {
+fn read<R: ReadStorage>(disk: R) -> (Vec<u64>, Vec<u64>) {
     let (mut rig, mut scan_rig) = (Rig::new(&size()), ScanRig::new(&size()));
-    let mut reader = Reader::open(disk.clone(), rig.parts().0, &mut |_, _| ()).unwrap();
+    let mut reader = Reader::open(disk, rig.parts().0, &mut |_, _| ()).unwrap();
     let mut mem = scan_rig.parts();
     let mut scan = Scan::new(reader.catalog(), ScanOptions::default());
     let (storage, catalog) = reader.parts();
@@ -74,9 +85,9 @@ fn read(disk: &SimDisk) -> (Vec<u64>, Vec<u64>) {
     (records, rot)
 }
 
-fn findings(disk: &SimDisk) -> Vec<Finding> {
+fn findings<R: ReadStorage>(disk: R) -> Vec<Finding> {
     let (mut rig, mut scan_rig) = (Rig::new(&size()), ScanRig::new(&size()));
-    let mut reader = Reader::open(disk.clone(), rig.parts().0, &mut |_, _| ()).unwrap();
+    let mut reader = Reader::open(disk, rig.parts().0, &mut |_, _| ()).unwrap();
     let mut mem = scan_rig.parts();
     let mut all = Vec::new();
     let (storage, catalog) = reader.parts();
@@ -84,7 +95,7 @@ fn findings(disk: &SimDisk) -> Vec<Finding> {
     all
 }
 
-fn damage(disk: &SimDisk) -> Vec<Finding> {
+fn damage<R: ReadStorage>(disk: R) -> Vec<Finding> {
     findings(disk).into_iter().filter(Finding::is_damage).collect()
 }
 
@@ -104,14 +115,16 @@ fn lost(all: &[Finding]) -> Vec<u64> {
 #[test]
 fn a_sound_store_has_no_findings() {
     let disk = boot(boot(boot(formatted(), 6, true), 3, true), 9, true);
-    assert_eq!(findings(&disk), []);
+    assert_eq!(findings(disk), []);
+    let flash = formatted_on(nor(SimNor::new(NorConfig::new(SEGMENTS, 4))));
+    assert_eq!(findings(boot(boot(flash, 6, true), 20, true)), []);
 }
 
 #[test]
 fn a_flipped_bit_is_found_where_it_is_or_harmless() {
     let disk = boot(boot(boot(formatted(), 6, true), 3, false), 9, true);
-    assert_eq!(damage(&disk), []);
-    let (records, _) = read(&disk);
+    assert_eq!(damage(disk.clone()), []);
+    let (records, _) = read(disk.clone());
     let image = disk.image().to_vec();
     let (mut found, mut harmless) = (0, Vec::new());
     for at in (0..image.len()).step_by(3) {
@@ -119,8 +132,8 @@ fn a_flipped_bit_is_found_where_it_is_or_harmless() {
         let offset = u32::try_from(at).unwrap() % SEGMENT_BYTES;
         let mut hit = disk.clone();
         hit.flip_bit(at as u64, u32::try_from(at % 8).unwrap());
-        let (now, rot) = read(&hit);
-        let all = damage(&hit);
+        let (now, rot) = read(hit.clone());
+        let all = damage(hit);
         assert_eq!(lost(&all), rot, "what a scan calls rot; byte {at}");
         let gone: Vec<u64> = records.iter().copied().filter(|seq| !now.contains(seq)).collect();
         for seq in &gone {
@@ -159,35 +172,110 @@ fn a_flipped_bit_is_found_where_it_is_or_harmless() {
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
-#[test]
-fn nothing_that_a_cut_leaves_is_called_damage() {
+/// Cuts the power at operations of a boot (one in `every`), after none, one or two boots before; returns how many states there were,
+/// and how many of them had a torn end or an unfinished copy of the manifest.
+fn cut_everywhere<M: Cuttable, S: Storage>(
+    fresh: M,
+    open: impl Fn(M) -> S,
+    close: impl Fn(S) -> M,
+    every: usize,
+) -> (u32, usize, usize) {
     let plan = Plan { exhaustive: 4, singles: 4, samples: 2, ..Plan::default() };
-    let (mut outcomes, mut torn, mut unfinished) = (0, 0, 0);
+    let run = |medium: M, commits, clean| close(boot(open(medium), commits, clean));
+    let (mut states, mut torn, mut unfinished) = (0, 0, 0);
     for boots in 0..3 {
-        let mut disk = formatted();
+        let mut medium = close(formatted_on(open(fresh.clone())));
         for _ in 0..boots {
-            disk = boot(disk, 7, boots == 2);
+            medium = run(medium, 7, boots == 2);
         }
-        disk.record_cuts(true);
-        let mut disk = boot(disk, 12, true);
-        for cut in disk.take_cuts() {
+        medium.record_cuts(true);
+        let mut medium = run(medium, 12, true);
+        for cut in medium.take_cuts().into_iter().step_by(every) {
             for outcome in cut.outcomes(&plan) {
                 let mut rebooted = cut.after(&outcome);
                 // The cut itself, then what the next two boots make of it: one that only appends a little, one long.
                 for commits in [0, 1, 9] {
                     if commits > 0 {
-                        rebooted = boot(rebooted, commits, true);
+                        rebooted = run(rebooted, commits, true);
                     }
-                    let all = findings(&rebooted);
+                    let all = findings(open(rebooted.clone()));
                     let bad: Vec<_> = all.iter().filter(|f| f.is_damage()).collect();
-                    assert!(bad.is_empty(), "cut {} {outcome}, then {commits} commits: {bad:?}", cut.ops());
-                    outcomes += 1;
+                    assert!(bad.is_empty(), "{boots} boots, cut {} {outcome}, {commits} commits: {bad:?}", cut.ops());
+                    states += 1;
                     torn += all.iter().filter(|f| matches!(f, Finding::Torn { .. })).count();
                     unfinished += all.iter().filter(|f| matches!(f, Finding::EditUnfinished { .. })).count();
                 }
             }
         }
     }
-    println!("{outcomes} states, {torn} torn tails, {unfinished} unfinished edits");
-    assert!(torn > 0 && unfinished > 0);
+    println!("{states} states, {torn} torn ends, {unfinished} unfinished copies of the manifest");
+    (states, torn, unfinished)
+}
+
+#[test]
+fn nothing_that_a_cut_leaves_on_a_disk_is_called_damage() {
+    let fresh = SimDisk::new(DiskConfig::new(SEGMENTS, SEGMENT_BYTES));
+    let (states, torn, unfinished) = cut_everywhere(fresh, |disk| disk, |disk| disk, 1);
+    assert!(states > 1000 && torn > 0 && unfinished > 0);
+}
+
+#[test]
+fn nothing_that_a_cut_leaves_on_nor_flash_is_called_damage() {
+    let fresh: SimNor = SimNor::new(NorConfig::new(SEGMENTS, 4));
+    let (states, torn, unfinished) = cut_everywhere(fresh, nor, NorStorage::into_inner, 37);
+    assert!(states > 1000 && torn > 0 && unfinished > 0);
+}
+
+#[test]
+fn a_flipped_bit_on_nor_flash_is_found_or_harmless() {
+    let flash = boot(boot(formatted_on(nor(SimNor::new(NorConfig::new(SEGMENTS, 4)))), 6, true), 20, true).into_inner();
+    let (records, _) = read(nor(flash.clone()));
+    let image = flash.image().to_vec();
+    let mut found = 0;
+    for at in (0..image.len()).step_by(7) {
+        let mut hit = flash.clone();
+        hit.flip_bit(u32::try_from(at).unwrap(), u32::try_from(at % 8).unwrap());
+        let (now, rot) = read(nor(hit.clone()));
+        let all = damage(nor(hit));
+        assert_eq!(lost(&all), rot, "byte {at}");
+        assert!(records.iter().all(|seq| now.contains(seq) || rot.contains(seq)), "byte {at} loses without a word");
+        found += usize::from(!all.is_empty());
+    }
+    println!("{found} of {} flips are found", image.len() / 7);
+    assert!(found > 100);
+}
+
+#[test]
+fn no_image_makes_it_panic_or_run_for_ever() {
+    let disk = boot(boot(boot(formatted(), 6, true), 3, false), 9, true);
+    let mut rng = Rng::new(11);
+    let (mut opened, bytes) = (0, u64::from(SEGMENTS * SEGMENT_BYTES));
+    for _ in 0..1500 {
+        let mut hit = disk.clone();
+        for _ in 0..=rng.below(12) {
+            let longest = 1 << rng.below(14);
+            let (at, len) = (rng.below(bytes), 1 + rng.below(longest));
+            match rng.below(3) {
+                0 => hit.flip_bit(at, u32::from(rng.byte() % 8)),
+                1 => hit.fill(at, len.min(bytes - at), rng.byte()),
+                _ => {
+                    let from = usize::try_from(rng.below(bytes - len)).unwrap();
+                    let copied = hit.image().to_vec()[from..from + usize::try_from(len).unwrap()].to_vec();
+                    let to = usize::try_from(at.min(bytes - len)).unwrap();
+                    hit.rot(|image| image.write(to, &copied));
+                }
+            }
+        }
+        let (mut rig, mut scan_rig) = (Rig::new(&size()), ScanRig::new(&size()));
+        let Ok(mut reader) = Reader::open(hit, rig.parts().0, &mut |_, _| ()) else { continue };
+        opened += 1;
+        let (storage, catalog) = reader.parts();
+        let mut count = 0;
+        check(storage, catalog, &mut scan_rig.parts(), &mut |_, _| (), &mut |_| {
+            count += 1;
+            assert!(count < 10_000, "findings without end");
+        });
+    }
+    println!("{opened} images opened");
+    assert!(opened > 1000);
 }
