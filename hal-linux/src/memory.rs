@@ -1,8 +1,8 @@
 //! The engine's memory on Linux, owned: what a store and what a scan are handed.
 //!
-//! Invariants: the sizes depend on the geometry and the number of streams alone, so whoever reads a store can hold every
-//! frame that its writer could make; a slice never grows; buffers are taken as untouched zeros from the system, so what
-//! is never used costs address space and no memory.
+//! Invariants: the sizes depend on the geometry and the number of streams alone, so whoever reads a store can hold
+//! every frame that its writer could make; a slice never grows; buffers are taken as untouched zeros from the system,
+//! so what is never used costs address space and no memory.
 
 use lastgasp_core::catalog::Memory;
 use lastgasp_core::format::header::ClockAnchor;

@@ -19,8 +19,8 @@
 //! | map | `08`, number of pairs as a varint, (key, value) as often |
 //!
 //! Invariants: at most [`DEPTH_MAX`] lists and maps stand inside one another, for the writer and for the reader; a
-//! writer that refuses something is left as it was; what a reader gives out was looked at to its last byte, so lists and
-//! maps it gives out are never malformed.
+//! writer that refuses something is left as it was; what a reader gives out was looked at to its last byte, so lists
+//! and maps it gives out are never malformed.
 
 use super::bytes::put;
 use super::row::ItemReader;

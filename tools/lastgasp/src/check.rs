@@ -1,7 +1,7 @@
 //! `lastgasp check`: looks for damage, and says what it cost.
 //!
-//! Invariants: nothing is written; what a power cut leaves is no damage; a store in use is not checked, for what changes
-//! under the eye looks damaged.
+//! Invariants: nothing is written; what a power cut leaves is no damage; a store in use is not checked, for what
+//! changes under the eye looks damaged.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -1,7 +1,7 @@
 //! lastgasp: reads, checks and makes lastgasp stores.
 //!
-//! Invariants: a store that is read is never written to; an error says what is wrong, where, and what to do, on standard
-//! error; a reader of our output that goes away ends us quietly.
+//! Invariants: a store that is read is never written to; an error says what is wrong, where, and what to do, on
+//! standard error; a reader of our output that goes away ends us quietly.
 #![forbid(unsafe_code)]
 
 mod check;

@@ -27,8 +27,8 @@ const LOOK_BACK: u32 = 4096;
 
 /// Prints records, with gaps and events in their place.
 ///
-/// Without --all or -n, and without --since, the last 10 are printed. The store is only read; it may be one of a stopped
-/// node, a card or its image. Lines that were kept in parts are joined again, but by -o json.
+/// Without --all or -n, and without --since, the last 10 are printed. The store is only read; it may be one of a
+/// stopped node, a card or its image. Lines that were kept in parts are joined again, but by -o json.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

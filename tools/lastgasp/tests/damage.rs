@@ -1,4 +1,4 @@
-//! The check on simulated media: every flipped bit is found or harmless, and nothing that a cut leaves is called damage.
+//! The check on simulated media: a flipped bit is found or harmless, and nothing that a cut leaves is called damage.
 
 use lastgasp_core::check::{Finding, Part, check};
 use lastgasp_core::format::row::Row;
@@ -172,8 +172,8 @@ fn a_flipped_bit_is_found_where_it_is_or_harmless() {
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
-/// Cuts the power at operations of a boot (one in `every`), after none, one or two boots before; returns how many states there were,
-/// and how many of them had a torn end or an unfinished copy of the manifest.
+/// Cuts the power at operations of a boot (one in `every`), after none, one or two boots before; returns how many
+/// states there were, and how many of them had a torn end or an unfinished copy of the manifest.
 fn cut_everywhere<M: Cuttable, S: Storage>(
     fresh: M,
     open: impl Fn(M) -> S,
