@@ -43,8 +43,8 @@ pub struct NorStorage<F> {
 }
 
 impl<F: NorFlash> NorStorage<F> {
-    /// Uses the first `segments` x `segment_bytes` bytes; both limited to what the flash has. `segment_bytes` is rounded
-    /// up to whole erase blocks. `worst_busy` is the longest sector erase of the data sheet.
+    /// Uses the first `segments` x `segment_bytes` bytes; both limited to what the flash has. `segment_bytes` is
+    /// rounded up to whole erase blocks. `worst_busy` is the longest sector erase of the data sheet.
     pub fn new(flash: F, segments: u32, segment_bytes: u32, worst_busy: Duration) -> Self {
         let block = u32::try_from(F::ERASE_SIZE).unwrap_or(u32::MAX).max(1);
         let segment_bytes = segment_bytes.max(1).checked_next_multiple_of(block).unwrap_or(block);

@@ -14,8 +14,8 @@ pub struct SegmentEntry {
     pub(crate) begun: bool,
     /// This mount erased it. What an earlier one erased is not trusted: the erase may have been cut (Zephyr PR 103452).
     pub(crate) ready: bool,
-    /// It may hold frames of a commit that has not ended: it is not sealed before that. Such segments are the last of the
-    /// order.
+    /// It may hold frames of a commit that has not ended: it is not sealed before that. Such segments are the last of
+    /// the order.
     pub(crate) pending: bool,
     /// The manifest does not know `state` yet.
     pub(crate) dirty: bool,

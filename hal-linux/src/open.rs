@@ -29,7 +29,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::geometry;
-use crate::lock::{self, LockError, StoreFile};
+use crate::lock::{self, LockError, PAUSE, StoreFile};
 use crate::medium::{self, MediumKind};
 use crate::open_error::{OpenError, sort};
 use crate::probe::{Content, Probe};
@@ -200,7 +200,7 @@ fn busy(path: &Path, tried: u32) -> Result<(), OpenError> {
             None => OpenError::Busy { path, mounted_at: None },
         });
     }
-    thread::sleep(lock::PAUSE);
+    thread::sleep(PAUSE);
     Ok(())
 }
 

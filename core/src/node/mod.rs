@@ -15,8 +15,8 @@
 //! ```
 //!
 //! The caller puts in what it has, then [`Input::Tick`], and does what [`Output::next`] says. A simulator does the same
-//! on virtual time. When a commit begins is the matter of the durability [`Class`]; the adaptive wait of group commit is
-//! described in `pace.rs`.
+//! on virtual time. When a commit begins is the matter of the durability [`Class`]; the adaptive wait of group commit
+//! is described in `pace.rs`.
 
 mod pace;
 #[cfg(test)]

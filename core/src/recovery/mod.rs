@@ -9,7 +9,7 @@
 //!
 //! | case | what is met | verdict |
 //! |---|---|---|
-//! | @A | header or origin, `void_from` >= `next` | go on; numbers from `void_from` to its `first_seq` are a declared hole |
+//! | @A | header or origin, `void_from` >= `next` | go on; `void_from` to `first_seq` is a declared hole |
 //! | @B | header or origin, `void_from` < `next` | everything adopted at or above `void_from` is void |
 //! | @C | bad range | decided by what comes after it |
 //! | @D | frame of a lower epoch than one before it, or void by the manifest's verdict | void |
@@ -269,8 +269,8 @@ fn settle(
     Mounted { manifest, verdict, report }
 }
 
-/// Where to write on after a cut on NOR flash: bytes that read as erased may be half-programmed up to the end of the page
-/// that was being programmed. 256 bytes is the page of all common serial NOR flashes.
+/// Where to write on after a cut on NOR flash: bytes that read as erased may be half-programmed up to the end of the
+/// page that was being programmed. 256 bytes is the page of all common serial NOR flashes.
 fn past_marginal_page(at: u32) -> u32 {
     at.saturating_add(1).checked_next_multiple_of(256).unwrap_or(at)
 }

@@ -1,8 +1,8 @@
 //! Reading: records, gaps and events by sequence number, in both directions.
 //!
 //! Invariants: every number of the range comes exactly once, as a record or inside a gap, whatever is damaged; what is
-//! void by rule R never comes; a batch comes whole or not at all; a cursor holds nothing back: if retention overtakes it,
-//! it says so and goes on.
+//! void by rule R never comes; a batch comes whole or not at all; a cursor holds nothing back: if retention overtakes
+//! it, it says so and goes on.
 
 mod backward;
 mod forward;

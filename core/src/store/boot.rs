@@ -1,7 +1,7 @@
 //! The first frame of a boot and the last of a clean stop.
 //!
-//! Invariants: nothing of a boot is written before its origin is synced; on a compact medium the origin repeats the last
-//! adopted frame after an unclean stop, because its words may be metastable.
+//! Invariants: nothing of a boot is written before its origin is synced; on a compact medium the origin repeats the
+//! last adopted frame after an unclean stop, because its words may be metastable.
 
 use super::{ATTEMPTS, Stop, Store};
 use crate::error::{ReadOnlyReason, StoreError};

@@ -1,7 +1,8 @@
 //! Memtable to row group: a large commit on a wide medium is written once, compressed.
 //!
 //! Invariants: a row group holds whole batches and is one frame; it is never larger than the same records as rows, or
-//! rows are written; what a reader needs to decode one is bounded by [`GROUP_ROWS_BYTES_MAX`] and [`GROUP_RECORDS_MAX`].
+//! rows are written; what a reader needs to decode one is bounded by [`GROUP_ROWS_BYTES_MAX`] and
+//! [`GROUP_RECORDS_MAX`].
 
 use super::Store;
 use super::rows::{Built, severity_bit, stream_bit};
