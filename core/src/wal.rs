@@ -150,7 +150,7 @@ impl LogWriter {
     ) -> Result<(), MediumError<S::Error>> {
         let state = catalog.pool.get(segment).state;
         let life = Life { store_id: catalog.store_id, segment, generation: state.generation };
-        let mut end = at;
+        let mut end = at.min(catalog.layout.data_end());
         let mut index_at = 0;
         if let Some(payload_bytes) = self.encode_index(catalog, at, buf) {
             let frame = Frame {

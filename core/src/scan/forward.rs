@@ -35,14 +35,14 @@ impl Scan {
                 }
                 continue;
             };
-            let Found::Frame { frame, payload, .. } = found else {
+            let Found::Frame { frame, payload: content, .. } = found else {
                 self.place = Some(place);
                 continue;
             };
-            let records = records_in(&frame, payload).filter(|(r, ..)| self.is_wanted(catalog, &place, &frame, r));
+            let records = records_in(&frame, content).filter(|(r, ..)| self.is_wanted(catalog, &place, &frame, r));
             let Some((records, payload, at)) = records else {
                 self.place = Some(place);
-                match event_of(&frame, payload) {
+                match self.event(&frame, content) {
                     Some(event) => return Step::Event(event),
                     None => continue,
                 }
@@ -51,17 +51,15 @@ impl Scan {
             let batch = Prefix::read(payload, records.flags.is_part()).and_then(|(prefix, _)| prefix.batch);
             let is_copy = frame.kind == FrameKind::Origin;
             if let Some(batch) = batch {
-                let known = self.chain.filter(|(b, _)| *b == batch);
-                let whole = known.map_or_else(|| chain_is_whole(s, catalog, mem, batch), |(_, whole)| whole);
-                self.chain = Some((batch, whole));
-                if known.is_none() {
+                let Some((_, whole)) = self.chain.filter(|(known, _)| *known == batch) else {
+                    self.chain = Some((batch, chain_is_whole(s, catalog, mem, batch)));
                     place.walker = before; // the look-ahead has overwritten the frame
                     self.place = Some(place);
                     continue;
-                }
+                };
                 if !whole {
                     self.place = Some(place);
-                    match event_of(&frame, &[]).filter(|_| is_copy) {
+                    match self.event(&frame, content) {
                         Some(event) => return Step::Event(event),
                         None => continue,
                     }
@@ -94,6 +92,19 @@ impl Scan {
         records.last_seq() >= self.next && (adopted_here || frame.kind == FrameKind::Origin)
     }
 
+    /// What a frame without records of its own tells. An origin whose sync failed stands twice, and is one boot.
+    fn event(&mut self, frame: &Frame, payload: &[u8]) -> Option<Event> {
+        match frame.kind {
+            FrameKind::Origin => {
+                let (origin, _) = Origin::read(payload).filter(|(origin, _)| origin.epoch > self.boot)?;
+                self.boot = origin.epoch;
+                Some(Event::Boot(origin))
+            }
+            FrameKind::Close => Close::read(payload).map(Event::Close),
+            FrameKind::Rows | FrameKind::RowGroup | FrameKind::Index | FrameKind::Edit => None,
+        }
+    }
+
     /// Behind the last record there may be boots and a close frame.
     pub(super) fn closing_events<S: ReadStorage>(
         &mut self,
@@ -105,8 +116,7 @@ impl Scan {
             return Step::End;
         }
         if self.place.is_none() && self.next > self.end && self.loaded.is_none() {
-            let last = catalog.pool.order().len().saturating_sub(1);
-            self.place = Self::open_place(s, catalog, mem, last, self.next);
+            self.place = Self::open_place(s, catalog, mem, first_segment(catalog, self.next), self.next);
         }
         while let Some(mut place) = self.place.take() {
             match place.walker.next(s, mem.frame) {
@@ -118,7 +128,7 @@ impl Scan {
                 }
                 Some(Found::Frame { frame, payload, .. }) => {
                     self.place = Some(place);
-                    if let Some(event) = event_of(&frame, payload) {
+                    if let Some(event) = self.event(&frame, payload) {
                         return Step::Event(event);
                     }
                 }
@@ -126,15 +136,6 @@ impl Scan {
             }
         }
         Step::End
-    }
-}
-
-/// What a frame without records of its own tells.
-fn event_of(frame: &Frame, payload: &[u8]) -> Option<Event> {
-    match frame.kind {
-        FrameKind::Origin => Origin::read(payload).map(|(origin, _)| Event::Boot(origin)),
-        FrameKind::Close => Close::read(payload).map(Event::Close),
-        FrameKind::Rows | FrameKind::RowGroup | FrameKind::Index | FrameKind::Edit => None,
     }
 }
 

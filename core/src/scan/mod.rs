@@ -65,7 +65,7 @@ impl Default for ScanOptions {
 pub struct ScanMemory<'b> {
     /// One frame: as long as the writer's.
     pub frame: &'b mut [u8],
-    /// The records of one row group, decoded: 4 MiB and more on Linux, empty where none are written.
+    /// The records of one row group, decoded: more than 1 MiB on Linux, empty where none are written.
     pub raw: &'b mut [u8],
     /// Where records lie in their frame; if it is shorter than a frame has records, each is looked for from the front.
     pub slots: &'b mut [u32],
@@ -131,6 +131,8 @@ pub struct Scan {
     finished: bool,
     /// The events behind the last record were given out.
     closed: bool,
+    /// Epoch of the last boot given out.
+    boot: u32,
     place: Option<Place>,
     loaded: Option<Loaded>,
     /// The chain that was looked at last, and whether it is whole.
@@ -154,7 +156,18 @@ impl Scan {
         let (next, end) = if options.reverse { (last, options.from.max(1)) } else { (options.from.max(1), last) };
         let finished = if options.reverse { next < end } else { next > end };
         let ledger_shown = options.reverse;
-        Self { options, next, end, finished, closed: false, place: None, loaded: None, chain: None, ledger_shown }
+        Self {
+            options,
+            next,
+            end,
+            finished,
+            closed: false,
+            boot: 0,
+            place: None,
+            loaded: None,
+            chain: None,
+            ledger_shown,
+        }
     }
 
     /// The number that the next record would have at least (at most in reverse); to go on later from here.
