@@ -231,8 +231,6 @@ pub struct Model {
     durable: u64,
     /// The floor lies in this range.
     floor: (u64, u64),
-    /// A bound above 0 was ever used.
-    bounded: bool,
     closed: Closed,
     next_seq: u64,
     epochs: Vec<u32>,
@@ -264,7 +262,6 @@ impl Model {
             ceiling: 0,
             durable: 0,
             floor: (1, 1),
-            bounded: false,
             closed: Closed::No,
             next_seq: 1,
             epochs: Vec::new(),
@@ -310,11 +307,10 @@ impl Model {
     }
 
     /// The engine begins to write; this boot has `epoch` and may be on the medium from now on.
-    pub fn writing(&mut self, epoch: u32, bound: u32) {
+    pub fn writing(&mut self, epoch: u32) {
         if self.closed == Closed::Yes {
             self.closed = Closed::Maybe;
         }
-        self.bounded |= bound > 0;
         if self.epochs.last() != Some(&epoch) {
             self.epoch_maybe = Some(epoch);
         }
@@ -497,14 +493,15 @@ impl Model {
                 (Standing::Durable | Standing::Lost, GapCause::Rot) if excused => {}
                 (Standing::Durable, GapCause::Rot) if damage.log_hit => return Err(Violation::FalseRot(a, b)),
                 (Standing::Durable, _) => return Err(Violation::Lost(record.seq)),
-                (Standing::Pending, GapCause::RamTier) if self.bounded => {}
+                (Standing::Pending, GapCause::RamTier) => {}
                 (_, GapCause::Rot) => return Err(Violation::FalseRot(a, b)),
                 _ => return Err(Violation::WrongCause(a, b, cause)),
             }
         }
         let has_records = self.records.get(from).is_some_and(|r| r.seq <= b);
         match cause {
-            GapCause::RamTier if self.bounded && b <= self.ceiling.max(seen.next_seq - 1) => Ok(()),
+            // Numbers that were given out once, or covered by a bound (F3); nothing else may be called so.
+            GapCause::RamTier if b <= self.ceiling => Ok(()),
             GapCause::Rot if has_records || damage.log_hit => Ok(()),
             // A hole that was called rot once stays so; below a floor that was forgotten nothing is known.
             GapCause::Rot if self.holes.iter().any(|h| h.0 <= a && b <= h.1) => Ok(()),
@@ -550,7 +547,7 @@ impl Model {
             return Err(Violation::NumberSkipped(seen.next_seq, self.next_seq));
         }
         // Nothing was ever promised beyond the ceiling, so nothing needs to be skipped there.
-        if undamaged && seen.next_seq > self.ceiling.max(self.next_seq - 1) + 1 && !self.bounded {
+        if undamaged && seen.next_seq > self.ceiling.max(self.next_seq - 1) + 1 {
             return Err(Violation::NumberSkipped(seen.next_seq, self.ceiling + 1));
         }
         Ok(())
@@ -656,7 +653,6 @@ impl Model {
             ceiling: self.ceiling.max(seen.next_seq - 1),
             durable,
             floor: (seen.floor, seen.floor),
-            bounded: self.bounded,
             closed: if seen.previous_end == PreviousEnd::Clean { Closed::Yes } else { Closed::No },
             next_seq: seen.next_seq,
             epochs,
@@ -667,10 +663,16 @@ impl Model {
     }
 }
 
-/// The body of the record with this tag: the tag, then bytes that do not compress.
+/// The body of the record with this tag: the tag, then text, and of every fourth record bytes that do not compress.
 pub fn fill_body(tag: u64, body: &mut [u8]) {
+    const TEXT: &[u8] = b"level=info msg=\"request served\" status=200 path=/api/v1/items took=";
     let mut rng = Rng::new(tag);
-    rng.fill(body);
+    if tag.is_multiple_of(4) {
+        rng.fill(body);
+    }
+    for line in body.chunks_mut(TEXT.len() + 2).filter(|_| !tag.is_multiple_of(4)) {
+        line.iter_mut().zip(TEXT.iter().copied().chain([rng.byte(), rng.byte()])).for_each(|(to, from)| *to = from);
+    }
     let head = tag.to_le_bytes();
     let len = head.len().min(body.len());
     body[..len].copy_from_slice(&head[..len]);

@@ -6,12 +6,14 @@
 //! - a pair of (image, what is owed) is examined once;
 //! - every violation has an id by which [`Explorer::replay`] reaches the same state and tells the story.
 
-use super::machine::{Bench, Tally, World};
+use super::frames::{hexdump, list};
+use super::machine::{Bench, Story, Tally, World};
 use super::medium::{Fate, Medium, digest};
 use super::trace::{CutId, TraceId};
 use super::workload::{Boot, Shape, Step, Stop, Workload, append, boot};
 use crate::model::{Damage, Violation};
 use crate::outcome::{Outcome, Plan};
+use lastgasp_core::hal::ReadStorage;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -98,7 +100,10 @@ pub struct Explorer {
     findings: Findings,
     /// Only this case, if it is replayed.
     only: Option<TraceId>,
-    story: Vec<String>,
+    story: Story,
+    /// The story as it was when the case that is replayed was over.
+    ended: Option<Vec<String>>,
+    verbose: bool,
 }
 
 impl Explorer {
@@ -111,7 +116,9 @@ impl Explorer {
             examined: HashSet::new(),
             findings: Findings::default(),
             only: None,
-            story: Vec::new(),
+            story: Story::default(),
+            ended: None,
+            verbose: false,
         }
     }
 
@@ -132,19 +139,24 @@ impl Explorer {
         self.findings
     }
 
+    /// Lists the frames on the medium and dumps what was torn when a case is replayed.
+    #[must_use]
+    pub fn verbose(mut self, on: bool) -> Self {
+        self.verbose = on;
+        self
+    }
+
     /// Runs one case again; returns its story, and what is broken if it still is.
     #[must_use]
     pub fn replay<M: Medium>(mut self, workload: &Workload, id: &TraceId) -> (Vec<String>, Option<Violation>) {
         let mut base = Bench::new(workload.shape);
-        base.story = Some(Vec::new());
+        self.story = Story::told();
+        base.story = self.story.clone();
+        self.benches.iter_mut().for_each(|bench| bench.story = self.story.clone());
         self.only = Some(id.clone());
         let result = guarded(|| self.run::<M>(workload, &mut base));
-        let mut story = base.story.unwrap_or_default();
         let found = self.findings.violations.into_iter().find(|(case, _)| case == id).map(|(_, v)| v);
-        if !id.cuts.is_empty() {
-            story = self.story;
-        }
-        (story, found.or(result.err().filter(|_| id.cuts.is_empty())))
+        (self.ended.unwrap_or_else(|| self.story.lines()), found.or(result.err().filter(|_| id.cuts.is_empty())))
     }
 
     fn run<M: Medium>(&mut self, workload: &Workload, base: &mut Bench) -> Result<(), Violation> {
@@ -152,17 +164,13 @@ impl Explorer {
         let mut world = World::new();
         let mut number = 0;
         let name = &workload.name;
-        // The base run's story as it was when the cut came is the beginning of the case's own.
         let mut tap = |cut: M, world: &World| {
             self.first_cuts(name, number, &cut, world);
             number += 1;
         };
-        let quiet = base.story.is_some();
         let tap: super::machine::Tap<'_, M> = &mut tap;
         let medium = base.run(medium, &mut world, &workload.boots, Some(tap))?;
-        if quiet {
-            base.story.get_or_insert_default().push("a last look".to_owned());
-        }
+        base.story.tell(|| "a last look".to_owned());
         base.look(medium, &world, &Damage::default())?;
         Ok(())
     }
@@ -195,8 +203,8 @@ impl Explorer {
                 self.tell_cut(cut, &outcome, world);
             }
             let result = guarded(|| self.after_first(name, id, medium, world, twice));
-            if self.only.is_some() {
-                self.story.extend(self.benches[0].story.take().unwrap_or_default());
+            if self.only.as_ref().is_some_and(|only| only.cuts.len() == 1) {
+                self.ended = Some(self.story.lines());
             }
             if let Err(violation) = result {
                 self.violation::<M>(name, vec![id], violation);
@@ -225,9 +233,6 @@ impl Explorer {
         twice: bool,
     ) -> Result<(), Violation> {
         let [first, _] = &mut self.benches;
-        if self.only.is_some() {
-            first.story = Some(Vec::new());
-        }
         let boots = continuation(&first.shape(), id);
         let mut world = world.clone();
         if !twice {
@@ -264,7 +269,6 @@ impl Explorer {
             self.findings.second_cuts += 1;
             if self.only.is_some() {
                 self.tell_cut(cut, &outcome, world);
-                self.benches[1].story = Some(Vec::new());
             }
             let mut world = world.clone();
             let [_, second] = &mut self.benches;
@@ -274,7 +278,7 @@ impl Explorer {
                 second.look(medium, &world, &Damage::default())
             });
             if self.only.is_some() {
-                self.story.extend(self.benches[1].story.take().unwrap_or_default());
+                self.ended = Some(self.story.lines());
             }
             if let Err(violation) = result {
                 self.violation::<M>(name, vec![first, id], violation);
@@ -295,7 +299,7 @@ impl Explorer {
         let ops: Vec<String> = cut.op_log().iter().rev().take(8).rev().map(ToString::to_string).collect();
         let risk: Vec<String> = cut.at_risk().iter().map(|r| format!("{:#x}+{}", r.at, r.len)).collect();
         let model = &world.main;
-        self.story.push(format!(
+        self.story.tell(|| format!(
             "cut at operation {} ({}), at risk {}, outcome {outcome}; owed: durable up to {}, next {}, {:?}",
             cut.ops(),
             ops.join(", "),
@@ -304,6 +308,20 @@ impl Explorer {
             model.next_seq(),
             model.records().iter().map(|r| (r.seq, r.batch)).collect::<Vec<_>>(),
         ));
+        if self.verbose {
+            let after = cut.after(outcome);
+            let shape = self.benches[0].shape();
+            let image = after.bytes();
+            let geometry = after.into_storage(&shape).geometry();
+            for segment in list(&image, &shape, &geometry) {
+                self.story.tell(|| segment.to_string());
+            }
+            for risk in cut.at_risk() {
+                let at = usize::try_from(risk.unit_at).unwrap_or(0);
+                let len = usize::try_from(risk.unit_len).unwrap_or(0);
+                self.story.tell(|| hexdump(&image, at..at + len));
+            }
+        }
     }
 }
 

@@ -13,11 +13,14 @@ use crate::model::{Damage, Model, Seen, Violation, fill_body};
 use crate::rig::{Rig, ScanRig};
 use lastgasp_core::catalog::Catalog;
 use lastgasp_core::error::StoreError;
+use lastgasp_core::format::header::{SegmentHeader, SegmentKind};
 use lastgasp_core::hal::{SliceArena, Storage};
 use lastgasp_core::pool::SegmentEntry;
 use lastgasp_core::reader::Reader;
 use lastgasp_core::recovery::RecoveryReport;
 use lastgasp_core::store::{FormatOptions, OpenOptions, Store, Ticket, format};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// What a store owes, when what a mount saw is not yet bound by a write: cells between 0 and 1 may read differently
 /// next time.
@@ -83,7 +86,39 @@ pub struct Bench {
     /// Counts.
     pub tally: Tally,
     /// What happened, in words, if wanted.
-    pub story: Option<Vec<String>>,
+    pub story: Story,
+}
+
+/// What happened, in words and in order, told by all that share it; silent unless it was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Story(Option<Rc<RefCell<Vec<String>>>>);
+
+impl Story {
+    /// One that is told.
+    #[must_use]
+    pub fn told() -> Self {
+        Self(Some(Rc::default()))
+    }
+
+    /// Whether anybody listens.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Goes on with what `text` says.
+    pub fn tell(&self, text: impl FnOnce() -> String) {
+        if let Some(lines) = &self.0 {
+            let text = text();
+            lines.borrow_mut().push(text);
+        }
+    }
+
+    /// What was told so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.0.as_ref().map(|lines| lines.borrow().clone()).unwrap_or_default()
+    }
 }
 
 /// The engine's store on a medium of the driver.
@@ -97,19 +132,13 @@ impl Bench {
     #[must_use]
     pub fn new(shape: Shape) -> Self {
         let size = shape.rig_size();
-        Self { shape, rig: Rig::new(&size), scan: ScanRig::new(&size), tally: Tally::default(), story: None }
+        Self { shape, rig: Rig::new(&size), scan: ScanRig::new(&size), tally: Tally::default(), story: Story::default() }
     }
 
     /// The sizes.
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.shape
-    }
-
-    fn tell(&mut self, text: impl FnOnce() -> String) {
-        if let Some(story) = &mut self.story {
-            story.push(text());
-        }
     }
 
     /// A medium with an empty store on it.
@@ -137,7 +166,24 @@ impl Bench {
         mut tap: Option<Tap<'_, M>>,
     ) -> Result<M, Violation> {
         for boot in boots {
-            medium = self.boot(medium, world, boot, &mut tap)?;
+            medium = self.boot(medium, world, boot, &mut tap, &Damage::default())?;
+        }
+        Ok(medium)
+    }
+
+    /// As [`Bench::run`], on a store that was damaged: what the damage may cost is forgiven in every mount.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub fn run_damaged<M: Medium>(
+        &mut self,
+        mut medium: M,
+        world: &mut World,
+        boots: &[Boot],
+        damage: &Damage,
+    ) -> Result<M, Violation> {
+        for boot in boots {
+            medium = self.boot(medium, world, boot, &mut None, damage)?;
         }
         Ok(medium)
     }
@@ -148,14 +194,16 @@ impl Bench {
         world: &mut World,
         boot: &Boot,
         tap: &mut Option<Tap<'_, M>>,
+        damage: &Damage,
     ) -> Result<M, Violation> {
-        if boot.ruin_manifest {
+        // Without a header of the log nothing would tell that this was a store.
+        if boot.ruin_manifest && has_log(&medium, &self.shape) {
             ruin_manifest(&mut medium, &self.shape);
             world.main.ruin_manifest();
-            self.tell(|| "both slots of the manifest are ruined".to_owned());
+            self.story.tell(|| "both slots of the manifest are ruined".to_owned());
         }
         let doubtful = medium.digest().is_none();
-        medium.record_ops(self.story.is_some());
+        medium.record_ops(self.story.is_told());
         medium.record_cuts(tap.is_some());
         self.rig.poison();
         let options = OpenOptions { volatile_bound: boot.bound, ..OpenOptions::default() };
@@ -170,19 +218,16 @@ impl Bench {
         let mut mem = self.scan.parts();
         let (storage, catalog) = store.parts();
         let seen = observe(storage, catalog, &report, &mut mem)?;
-        if let Some(story) = &mut self.story {
-            story.push(describe_mount(&report, &seen));
-            story.push(describe_pool(catalog));
-        }
-        *world = world.check(&seen, &Damage::default(), doubtful)?;
+        self.story.tell(|| describe_mount(&report, &seen));
+        self.story.tell(|| describe_pool(catalog));
+        *world = world.check(&seen, damage, doubtful)?;
         let mut hands = Hands {
             store: Some(store),
             world,
             tap,
             tally: &mut self.tally,
-            story: &mut self.story,
+            story: &self.story,
             ticket: None,
-            bound: boot.bound,
             wrote: false,
             over: false,
             told: 0,
@@ -225,13 +270,17 @@ impl Bench {
         let mut mem = self.scan.parts();
         let (storage, catalog) = reader.parts();
         let seen = observe(storage, catalog, &report, &mut mem)?;
-        if let Some(story) = &mut self.story {
-            story.push(describe_mount(&report, &seen));
-        }
+        self.story.tell(|| describe_mount(&report, &seen));
         let world = world.check(&seen, damage, doubtful)?;
         check_reverse(storage, catalog, &mut mem, &seen.items)?;
         Ok((seen, world))
     }
+}
+
+fn has_log<M: Medium>(medium: &M, shape: &Shape) -> bool {
+    let headers = medium.bytes();
+    let headers = headers.chunks(shape.segment_bytes as usize).filter_map(|bytes| SegmentHeader::decode(bytes).ok());
+    headers.into_iter().any(|h| h.kind == SegmentKind::Log)
 }
 
 /// Overwrites the bodies and headers of both slots.
@@ -301,9 +350,8 @@ struct Hands<'h, 't, 'm, M: Medium> {
     world: &'h mut World,
     tap: &'h mut Option<Tap<'t, M>>,
     tally: &'h mut Tally,
-    story: &'h mut Option<Vec<String>>,
+    story: &'h Story,
     ticket: Option<(Ticket, SyncResult<M>)>,
-    bound: u32,
     wrote: bool,
     over: bool,
     /// Operations that the story has told.
@@ -323,9 +371,7 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
         if self.over {
             return Ok(());
         }
-        if let Some(story) = self.story {
-            story.push(format!("{step:?}"));
-        }
+        self.story.tell(|| format!("{step:?}"));
         match step {
             Step::Append { rows, states } => self.append(rows, states)?,
             Step::Commit => self.commit()?,
@@ -354,11 +400,11 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
 
     /// Hands over the cuts of the call that has just ended; the floor may have been raised in it.
     fn hand_over(&mut self) {
-        if self.story.is_some() {
+        if self.story.is_told() {
             let ops = self.medium(|m| m.op_log().iter().map(ToString::to_string).collect::<Vec<_>>());
             let told = std::mem::replace(&mut self.told, ops.len());
-            if let Some(story) = self.story.as_mut().filter(|_| ops.len() > told) {
-                story.push(format!("  operations: {}", ops[told..].join(", ")));
+            if ops.len() > told {
+                self.story.tell(|| format!("  operations: {}", ops[told..].join(", ")));
             }
         }
         let floor = self.store().catalog().floor();
@@ -411,9 +457,7 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
     }
 
     fn refused(&mut self, text: &str) {
-        if let Some(story) = self.story {
-            story.push(format!("  refused: {text}"));
-        }
+        self.story.tell(|| format!("  refused: {text}"));
     }
 
     fn writing(&mut self) {
@@ -421,7 +465,7 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
         let nothing = self.store().memtable_bytes().0 == 0;
         if !nothing {
             self.wrote = true;
-            self.world.main.writing(epoch, self.bound);
+            self.world.main.writing(epoch);
         }
     }
 
@@ -507,9 +551,7 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
     }
 
     fn stop(mut self, stop: Stop) -> Result<M, Violation> {
-        if let Some(story) = self.story {
-            story.push(format!("{stop:?}"));
-        }
+        self.story.tell(|| format!("{stop:?}"));
         if stop == Stop::Close && !self.over {
             self.end_pending()?;
             self.close()?;

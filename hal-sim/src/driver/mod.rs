@@ -5,14 +5,18 @@
 //! - [`machine`]: executes steps on a store and keeps the model;
 //! - [`observe`]: what a mount shows, for the model;
 //! - [`explore`]: every cut, every outcome, and every cut of what follows;
+//! - [`faulty`]: workloads with a failure put into them;
 //! - [`frames`] and [`rot`]: every flipped bit of cleanly closed stores;
 //! - [`trace`]: the short id of a case, which replays it.
 //!
 //! Invariant: everything is a function of profile, workload and plan, so an id replays on any machine.
 
 pub mod explore;
+pub mod faulty;
+pub mod frames;
 pub mod machine;
 pub mod medium;
 pub mod observe;
+pub mod rot;
 pub mod trace;
 pub mod workload;

@@ -22,38 +22,68 @@ pub struct Shape {
     pub arena_bytes: usize,
     /// A second memtable, so that appends go on during a commit.
     pub spare: bool,
+    /// Bytes for row groups; 0 for rows only.
+    pub group_bytes: usize,
+}
+
+/// The shapes that the workloads of one medium come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shapes {
+    /// Small, one frame a commit.
+    pub plain: Shape,
+    /// Batches span frames and segments.
+    pub chains: Shape,
+    /// Large commits become row groups, if the medium has them.
+    pub groups: Option<[Shape; 2]>,
+}
+
+impl Shapes {
+    /// Those of a disk.
+    #[must_use]
+    pub fn disk() -> Self {
+        let (plain, chains) = (Shape::disk(), Shape::disk_chains());
+        let groups = [Shape { group_bytes: 16_384, ..plain }, Shape { group_bytes: 16_384, ..chains }];
+        Self { plain, chains, groups: Some(groups) }
+    }
+
+    /// Those of NOR flash.
+    #[must_use]
+    pub fn nor() -> Self {
+        Self { plain: Shape::nor(), chains: Shape::nor_chains(), groups: None }
+    }
 }
 
 impl Shape {
     /// The smallest disk: 8 segments of six frames.
     #[must_use]
     pub fn disk() -> Self {
-        Self { segments: 8, segment_bytes: 4096, frame_bytes: 4096, arena_bytes: 8192, spare: true }
+        Self { segments: 8, segment_bytes: 4096, frame_bytes: 4096, arena_bytes: 8192, spare: true, group_bytes: 0 }
     }
 
     /// A disk where batches span frames and segments.
     #[must_use]
     pub fn disk_chains() -> Self {
-        Self { segments: 16, segment_bytes: 4096, frame_bytes: 1024, arena_bytes: 8192, spare: true }
+        Self { segments: 16, segment_bytes: 4096, frame_bytes: 1024, arena_bytes: 8192, spare: true, group_bytes: 0 }
     }
 
     /// The smallest flash: 8 segments of two erase blocks.
     #[must_use]
     pub fn nor() -> Self {
-        Self { segments: 8, segment_bytes: 2048, frame_bytes: 2048, arena_bytes: 2048, spare: false }
+        Self { segments: 8, segment_bytes: 2048, frame_bytes: 2048, arena_bytes: 2048, spare: false, group_bytes: 0 }
     }
 
     /// A flash where batches span frames and segments.
     #[must_use]
     pub fn nor_chains() -> Self {
-        Self { segments: 16, segment_bytes: 2048, frame_bytes: 768, arena_bytes: 4096, spare: false }
+        Self { segments: 16, segment_bytes: 2048, frame_bytes: 768, arena_bytes: 4096, spare: false, group_bytes: 0 }
     }
 
     /// The memory that goes with it.
     #[must_use]
     pub fn rig_size(&self) -> RigSize {
         let size = RigSize::new(self.segments, self.segment_bytes);
-        RigSize { frame_bytes: self.frame_bytes, arena_bytes: self.arena_bytes, ..size }
+        let (frame_bytes, arena_bytes, group_bytes) = (self.frame_bytes, self.arena_bytes, self.group_bytes);
+        RigSize { frame_bytes, arena_bytes, group_bytes, ..size }
     }
 }
 
@@ -142,9 +172,23 @@ fn fail(at: u64, count: u64, effect: SyncEffect) -> Step {
 const CRASH: Stop = Stop::Crash(Fate::None);
 const KILLED: Stop = Stop::Crash(Fate::All);
 
-/// The workloads written by hand, for a medium with these shapes.
+/// The workloads written by hand, for a medium with these shapes: `w0`, `w1`, and with row groups `g3` for `w3`.
 #[must_use]
-pub fn by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
+pub fn by_hand(shapes: &Shapes) -> Vec<Workload> {
+    let Shapes { plain, chains, groups } = *shapes;
+    let mut all = rows_by_hand(plain, chains);
+    for workload in all.clone() {
+        // Single small records never become a row group.
+        let large = [3, 4, 5, 6, 8, 10, 15, 16].iter().any(|n| workload.name == format!("w{n}"));
+        if let Some([plain_groups, chain_groups]) = groups.filter(|_| large) {
+            let shape = if workload.shape == chains { chain_groups } else { plain_groups };
+            all.push(Workload { name: workload.name.replace('w', "g"), shape, ..workload });
+        }
+    }
+    all
+}
+
+fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
     let part = u32::try_from(chains.frame_bytes).unwrap_or(0) / 3;
     let half = plain.segment_bytes / 4;
     let states = |lens: &[u32], keys: &[u8]| Step::Append {
@@ -381,9 +425,11 @@ pub fn by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
 
 /// The workload of a seed.
 #[must_use]
-pub fn by_seed(seed: u64, plain: Shape, chains: Shape) -> Workload {
+pub fn by_seed(seed: u64, shapes: &Shapes) -> Workload {
     let mut rng = Rng::derived(seed, 0x5eed);
-    let shape = if rng.chance(1, 3) { chains } else { plain };
+    let mut choice = vec![shapes.plain, shapes.plain, shapes.chains];
+    choice.extend(shapes.groups.into_iter().flatten());
+    let shape = choice[rng.index(choice.len())];
     let bounded = rng.chance(1, 3);
     let boots = (0..2 + rng.below(3)).map(|_| {
         let bound = if bounded { u32::try_from(rng.below(6)).unwrap_or(0) } else { 0 };

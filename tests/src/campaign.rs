@@ -1,0 +1,335 @@
+//! A campaign: a list of tasks, run by a few threads.
+//!
+//! Invariants: tasks share nothing, so their order does not matter; a task that panics is a violation, not the end.
+
+use lastgasp_hal_sim::disk::SimDisk;
+use lastgasp_hal_sim::driver::explore::{Explorer, Findings, Reach};
+use lastgasp_hal_sim::driver::faulty::{named, variants};
+use lastgasp_hal_sim::driver::machine::{Bench, Story, Tally};
+use lastgasp_hal_sim::driver::medium::{Flash, Medium};
+use lastgasp_hal_sim::driver::rot::{RotReach, closed};
+use lastgasp_hal_sim::driver::trace::TraceId;
+use lastgasp_hal_sim::driver::workload::{Shapes, Workload, by_hand, by_seed};
+use lastgasp_hal_sim::model::Violation;
+use lastgasp_hal_sim::outcome::Plan;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A kind of medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Profile {
+    /// A disk with a volatile cache.
+    Disk,
+    /// NOR flash.
+    Nor,
+}
+
+impl Profile {
+    /// Its name in trace ids.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disk => SimDisk::NAME,
+            Self::Nor => Flash::NAME,
+        }
+    }
+
+    /// The shapes of its stores.
+    #[must_use]
+    pub fn shapes(self) -> Shapes {
+        match self {
+            Self::Disk => Shapes::disk(),
+            Self::Nor => Shapes::nor(),
+        }
+    }
+}
+
+/// How far a campaign goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What a `cargo test` can wait for: seconds.
+    Smoke,
+    /// About a minute and a half on two cores.
+    Short,
+    /// All there is: hours.
+    Full,
+}
+
+/// What a campaign is asked to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How far it goes.
+    pub extent: Extent,
+    /// On which media.
+    pub profiles: Vec<Profile>,
+    /// How many workloads by chance on each.
+    pub seeds: u64,
+    /// How many threads.
+    pub threads: usize,
+}
+
+/// What kind of task a row of the result is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Every cut of a workload.
+    Cuts,
+    /// Failures of syncs and writes put into it, with cuts.
+    Failures,
+    /// Flipped bits of what it leaves.
+    Rot,
+}
+
+/// One piece of work.
+#[derive(Debug, Clone)]
+struct Task {
+    profile: Profile,
+    kind: Kind,
+    workload: Workload,
+}
+
+/// What one task did and found.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// On which medium.
+    pub profile: Profile,
+    /// What was done.
+    pub kind: Kind,
+    /// To which workload.
+    pub workload: String,
+    /// What that crosses.
+    pub about: &'static str,
+    /// First cuts.
+    pub cuts: u64,
+    /// Second cuts.
+    pub second_cuts: u64,
+    /// States that had been examined before.
+    pub repeated: u64,
+    /// Bits flipped, and how many of those cost records.
+    pub flips: (u64, u64),
+    /// Mounts, operations, acknowledged records, cases.
+    pub tally: Tally,
+    /// What broke, by clause.
+    pub broken: BTreeMap<&'static str, u64>,
+    /// The first of it, with ids.
+    pub violations: Vec<(String, Violation)>,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// So many violations of one clause are shown of each row.
+const VIOLATIONS_SHOWN: usize = 3;
+
+/// Second cuts after one of so many first cuts: NOR flash has many more operations and outcomes than a disk.
+fn reach_of(extent: Extent, profile: Profile, kind: Kind) -> Reach {
+    let base = Reach::default();
+    let (first_one_in, second_one_in) = match (extent, profile, kind) {
+        (Extent::Smoke, Profile::Disk, Kind::Cuts) => (1, 40),
+        (Extent::Smoke, Profile::Nor, Kind::Cuts) => (20, 100),
+        (Extent::Smoke, Profile::Disk, _) => (64, 0),
+        (Extent::Short, Profile::Disk, Kind::Cuts) => (1, 6),
+        (Extent::Short, Profile::Nor, Kind::Cuts) => (4, 300),
+        (Extent::Short, Profile::Disk, _) => (24, 50),
+        (Extent::Full, Profile::Disk, Kind::Cuts) => (1, 1),
+        (Extent::Full, Profile::Nor, Kind::Cuts) => (1, 8),
+        (Extent::Full, Profile::Disk, _) => (1, 8),
+        (_, Profile::Nor, _) => (64, 0),
+    };
+    let first = match profile {
+        Profile::Disk => base.first,
+        // A word has up to 256 bits in flight: single fates of a few, and samples.
+        Profile::Nor => Plan { singles: 3, ..base.first },
+    };
+    Reach { first, first_one_in, second_one_in, ..base }
+}
+
+fn tasks(options: &Options) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for &profile in &options.profiles {
+        let shapes = profile.shapes();
+        let by_hand = by_hand(&shapes);
+        let seeded = (0..options.seeds).map(|seed| by_seed(seed, &shapes));
+        let cuts = by_hand.iter().cloned().chain(seeded);
+        tasks.extend(cuts.map(|workload| Task { profile, kind: Kind::Cuts, workload }));
+        if profile == Profile::Disk {
+            tasks.extend(by_hand.iter().cloned().map(|workload| Task { profile, kind: Kind::Failures, workload }));
+        }
+        let damaged = by_hand.iter().filter(|workload| match options.extent {
+            Extent::Smoke => ["w3", "g6"].contains(&workload.name.as_str()),
+            Extent::Short => ["w2", "w3", "w6", "g4", "g6"].contains(&workload.name.as_str()),
+            Extent::Full => true,
+        });
+        tasks.extend(damaged.cloned().map(|workload| Task { profile, kind: Kind::Rot, workload }));
+    }
+    // The long ones first, so that the threads end together.
+    tasks.sort_by_key(|t| (t.profile != Profile::Nor, t.kind, t.workload.name.clone()));
+    tasks
+}
+
+/// Runs a campaign; `progress` is told how many tasks of how many are done.
+#[must_use]
+pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Vec<Row> {
+    let tasks = tasks(options);
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let rows = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads.max(1) {
+            scope.spawn(|| {
+                while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let row = match task.profile {
+                        Profile::Disk => run_task::<SimDisk>(task, options.extent),
+                        Profile::Nor => run_task::<Flash>(task, options.extent),
+                    };
+                    rows.lock().expect("no task panics while it holds this").push(row);
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1, tasks.len());
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().expect("no task panics while it holds this");
+    rows.sort_by(|a, b| (a.profile, a.kind, number_of(a)).cmp(&(b.profile, b.kind, number_of(b))));
+    rows
+}
+
+/// Workloads by hand before those by seed, each by number.
+fn number_of(row: &Row) -> (u8, u64) {
+    let class = match row.workload.as_bytes().first() {
+        Some(b'w') => 0,
+        Some(b'g') => 1,
+        _ => 2,
+    };
+    (class, row.workload[1..].parse().unwrap_or(0))
+}
+
+fn run_task<M: Medium>(task: &Task, extent: Extent) -> Row {
+    let start = Instant::now();
+    let Task { profile, kind, workload } = task;
+    let mut row = Row {
+        profile: *profile,
+        kind: *kind,
+        workload: workload.name.clone(),
+        about: workload.about,
+        cuts: 0,
+        second_cuts: 0,
+        repeated: 0,
+        flips: (0, 0),
+        tally: Tally::default(),
+        broken: BTreeMap::new(),
+        violations: Vec::new(),
+        time: Duration::ZERO,
+    };
+    let reach = reach_of(extent, *profile, *kind);
+    match kind {
+        Kind::Cuts => row.take(Explorer::new(workload.shape, reach).explore::<M>(workload)),
+        Kind::Failures => {
+            let places = match extent {
+                Extent::Smoke => 3,
+                Extent::Short => 6,
+                Extent::Full => 40,
+            };
+            for variant in variants(workload, places) {
+                row.take(Explorer::new(variant.shape, reach).explore::<M>(&variant));
+            }
+        }
+        Kind::Rot => rot::<M>(workload, extent, &mut row),
+    }
+    row.time = start.elapsed();
+    row
+}
+
+impl Row {
+    fn take(&mut self, found: Findings) {
+        let mut all = Findings { tally: self.tally, ..Findings::default() };
+        all.add(found);
+        self.tally = all.tally;
+        self.cuts += all.cuts;
+        self.second_cuts += all.second_cuts;
+        self.repeated += all.repeated;
+        for (clause, count) in all.broken {
+            *self.broken.entry(clause).or_default() += count;
+        }
+        for (id, violation) in all.violations {
+            let alike = self.violations.iter().filter(|(_, v)| v.clause() == violation.clause()).count();
+            if alike < VIOLATIONS_SHOWN {
+                self.violations.push((id.to_string(), violation));
+            }
+        }
+    }
+}
+
+fn rot<M: Medium>(workload: &Workload, extent: Extent, row: &mut Row) {
+    let mut bench = Bench::new(workload.shape);
+    let reach = RotReach { all_bits: extent == Extent::Full, go_on_one_in: if extent == Extent::Full { 8 } else { 32 }, share: (0, 1) };
+    match closed::<M>(workload, &mut bench) {
+        Err(violation) => {
+            row.broken.insert(violation.clause(), 1);
+            row.violations.push((format!("{}:{}", M::NAME, workload.name), violation));
+        }
+        Ok(store) => {
+            let found = store.flip_all(&mut bench, &reach);
+            row.flips = (found.flips, found.costly);
+            row.tally = found.tally;
+            for (at, bit, violation) in found.violations {
+                row.broken.insert(violation.clause(), found.broken);
+                row.violations.push((format!("{}:{}:rot:{at:#x}.{bit}", M::NAME, workload.name), violation));
+            }
+        }
+    }
+}
+
+/// Runs one case again.
+///
+/// # Errors
+/// There is no such case.
+pub fn replay(id: &str, verbose: bool) -> Result<(Vec<String>, Option<Violation>), String> {
+    if id.contains(":rot:") {
+        return replay_rot(id);
+    }
+    let id: TraceId = id.parse().map_err(|e| format!("{e}"))?;
+    let profile = profile_of(&id.profile)?;
+    let shapes = profile.shapes();
+    let workload = named(&id.workload, &shapes).ok_or_else(|| format!("there is no workload {}", id.workload))?;
+    // The outcomes of the widest plan, so that every id is found.
+    let reach = Reach::default();
+    let reach = Reach { second: Plan { singles: 8, ..reach.second }, ..reach };
+    let explorer = Explorer::new(workload.shape, reach).verbose(verbose);
+    Ok(match profile {
+        Profile::Disk => explorer.replay::<SimDisk>(&workload, &id),
+        Profile::Nor => explorer.replay::<Flash>(&workload, &id),
+    })
+}
+
+fn profile_of(name: &str) -> Result<Profile, String> {
+    let known = [Profile::Disk, Profile::Nor].into_iter().find(|p| p.name() == name);
+    known.ok_or_else(|| format!("there is no profile {name:?}: disk and nor"))
+}
+
+fn replay_rot(id: &str) -> Result<(Vec<String>, Option<Violation>), String> {
+    let malformed = || format!("{id:?} is not the id of a flipped bit, such as disk:w3:rot:0x1628.0");
+    let (place, bits) = id.split_once(":rot:").ok_or_else(malformed)?;
+    let (profile, name) = place.split_once(':').ok_or_else(malformed)?;
+    let (at, bit) = bits.strip_prefix("0x").and_then(|f| f.split_once('.')).ok_or_else(malformed)?;
+    let at = usize::from_str_radix(at, 16).map_err(|_| malformed())?;
+    let bit = bit.parse().ok().filter(|bit| *bit < 8).ok_or_else(malformed)?;
+    let profile = profile_of(profile)?;
+    let shapes = profile.shapes();
+    let workload = named(name, &shapes).ok_or_else(|| format!("there is no workload {name}"))?;
+    match profile {
+        Profile::Disk => flip::<SimDisk>(&workload, at, bit),
+        Profile::Nor => flip::<Flash>(&workload, at, bit),
+    }
+}
+
+fn flip<M: Medium>(workload: &Workload, at: usize, bit: u32) -> Result<(Vec<String>, Option<Violation>), String> {
+    let mut bench = Bench::new(workload.shape);
+    let store = closed::<M>(workload, &mut bench).map_err(|e| e.to_string())?;
+    if at >= store.image.len() {
+        return Err(format!("the store ends at {:#x}", store.image.len()));
+    }
+    let hit = store.frames.iter().find(|f| f.bytes.contains(&at)).map(ToString::to_string);
+    bench.story = Story::told();
+    bench.story.tell(|| format!("hit: {}", hit.unwrap_or_else(|| "no frame".to_owned())));
+    let result = store.flip(&mut bench, at, bit, true);
+    Ok((bench.story.lines(), result.err()))
+}
