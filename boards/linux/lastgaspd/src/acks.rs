@@ -1,8 +1,8 @@
 //! Acknowledgements on standard output: `ack N` when everything up to record N is durable.
 //!
-//! Invariants: a number is printed after its sync and never before; numbers rise; each line is flushed at once; when the
-//! reader is slow the newest number stands for those before it, and the writer does not wait for it; a reader that has
-//! gone costs the acknowledgements and nothing else.
+//! Invariants: a number is printed after its sync and never before; numbers rise; each line is flushed at once; when
+//! the reader is slow the newest number stands for those before it, and the writer does not wait for it; a reader that
+//! has gone costs the acknowledgements and nothing else.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -162,6 +162,10 @@ mod tests {
     #[test]
     fn numbers_rise_and_the_last_one_comes() {
         let (out, reader) = UnixStream::pair().unwrap();
+        let reading = thread::spawn(move || -> Vec<u64> {
+            let number = |line: String| line.strip_prefix("ack ").unwrap().parse().unwrap();
+            BufReader::new(reader).lines().map(|line| number(line.unwrap())).collect()
+        });
         let mut acks = Acks::print_to(out, 5).unwrap();
         acks.durable(5);
         for n in 6..=5000 {
@@ -169,8 +173,7 @@ mod tests {
         }
         acks.durable(7);
         acks.finish(None);
-        let numbers: Vec<u64> =
-            BufReader::new(reader).lines().map(|l| l.unwrap().strip_prefix("ack ").unwrap().parse().unwrap()).collect();
+        let numbers = reading.join().unwrap();
         assert!(numbers.is_sorted() && numbers[0] > 5, "{numbers:?}");
         assert_eq!(numbers.last(), Some(&5000));
     }
@@ -179,21 +182,21 @@ mod tests {
     fn a_reader_that_is_slow_gets_the_newest_and_holds_nobody_up() {
         let (out, reader) = UnixStream::pair().unwrap();
         let mut acks = Acks::print_to(out, 0).unwrap();
-        for n in 1..=1_000_000 {
+        for n in 1..=100_000 {
             acks.durable(n); // far more than the socket has room for
         }
         let reading = thread::spawn(move || BufReader::new(reader).lines().map_while(Result::ok).collect::<Vec<_>>());
         acks.finish(None);
         let lines = reading.join().unwrap();
-        assert_eq!(lines.last().map(String::as_str), Some("ack 1000000"));
-        assert!(lines.len() < 900_000, "{} lines", lines.len());
+        assert_eq!(lines.last().map(String::as_str), Some("ack 100000"));
+        assert!(lines.len() < 90_000, "{} lines", lines.len());
     }
 
     #[test]
     fn patience_with_a_reader_that_never_reads_ends() {
         let (out, reader) = UnixStream::pair().unwrap();
         let mut acks = Acks::print_to(out, 0).unwrap();
-        for n in 1..=1_000_000 {
+        for n in 1..=100_000 {
             acks.durable(n);
         }
         acks.finish(Some(Duration::from_millis(1)));

@@ -1,8 +1,9 @@
 //! lastgaspd: the node as a library, and the binary beside it.
 //!
-//! What a line goes through: a thread of [`sources`] reads it into a parcel of the [`queue`]; the [`writer`] puts it into
-//! the node ([`lastgasp_core::node`]), which says when to sync; another thread syncs; the [`acks`] tell who waits. The
-//! rest is around it: [`cli`], [`opening`] of the store, [`stop`] by signals, [`clock`], and [`run`], which joins them.
+//! What a line goes through: a thread of [`sources`] reads it into a parcel of the [`queue`]; the [`writer`] puts it
+//! into the node ([`lastgasp_core::node`]), which says when to sync; another thread syncs; the [`acks`] tell who waits.
+//! The rest is around it: [`cli`], [`opening`] of the store, [`stop`] by signals, [`clock`], and [`run`], which joins
+//! them.
 //!
 //! Invariants of the whole crate: memory is bounded, whatever is sent; one thread owns the store; a stop that is asked
 //! for loses nothing that was read; every message says what is wrong and what to do.

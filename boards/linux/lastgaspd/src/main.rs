@@ -13,12 +13,21 @@ fn main() -> ExitCode {
     match run::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(run::Failure::Start(error)) => {
-            say(format_args!("{error:#}"));
+            say(sentence(&error));
             ExitCode::from(2)
         }
         Err(run::Failure::Running(error)) => {
-            say(format_args!("{error:#}"));
+            say(sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each said once: some quote theirs already.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match () {
+        () if said.is_empty() => cause,
+        () if said.contains(&cause) => said,
+        () => format!("{said}: {cause}"),
+    })
 }

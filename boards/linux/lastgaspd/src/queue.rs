@@ -1,8 +1,8 @@
 //! The bounded queue between sources and the writer.
 //!
 //! Invariants: there is a fixed number of parcels, made once and recycled, so memory is bounded and a source that is
-//! faster than the medium waits in [`Intake::parcel`]: that wait is the one back-pressure rule of all sources. Parcels of
-//! one source arrive in its order. The writer hears when the last source has ended.
+//! faster than the medium waits in [`Intake::parcel`]: that wait is the one back-pressure rule of all sources. Parcels
+//! of one source arrive in its order. The writer hears when the last source has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -55,12 +55,13 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         let error = io::Error::from_raw_os_error(errno);
         say(format_args!("{}: what the last run left unwritten is lost ({error})", place.path.display()));
     }
-    let syncs = storage.sync_handle().context("opening the store for syncs").map_err(Failure::Start)?;
     let mut memory = Memory::default();
     let class = cli.stdin_class();
     // A sender that is told what is durable knows itself what it lost; for others it becomes a gap.
     let volatile_bound = if class.is_awaited() { 0 } else { VOLATILE_BOUND };
-    let store = opening::mount(storage, &place, &mut memory, &clock, volatile_bound).map_err(Failure::Start)?;
+    let mut store = opening::mount(storage, &place, &mut memory, &clock, volatile_bound).map_err(Failure::Start)?;
+    // Only now: it holds the lock of the store, which mounting may have to take anew.
+    let syncs = store.parts().0.sync_handle().context("opening the store for syncs").map_err(Failure::Start)?;
     say(opening::summary(&place.path, &store));
 
     if !cli.stdin && io::stdin().is_terminal() {
@@ -119,7 +120,10 @@ where
 fn what_next(store: &Path) -> String {
     let me = std::env::current_exe().unwrap_or_else(|_| "lastgaspd".into());
     let here = std::env::current_dir().unwrap_or_default();
-    let short = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
+    let short = |path: &Path| match path.strip_prefix(&here) {
+        Ok(below) => format!("./{}", below.display()),
+        Err(_) => path.display().to_string(),
+    };
     let tool = me.with_file_name("lastgasp");
     let tool = match (fs::exists(&tool), std::env::var_os("CARGO")) {
         (Ok(true), _) => short(&tool),

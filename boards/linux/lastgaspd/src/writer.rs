@@ -1,8 +1,8 @@
 //! The writer: one thread that owns the node and does what it says.
 //!
-//! Invariants: every record of a parcel is put in before the next parcel, in order; a parcel that the node pushes back is
-//! kept and tried again after the sync; the node is asked what to do after every round, so a flood of records delays no
-//! commit; syncs run in another thread, and appends go on meanwhile.
+//! Invariants: every record of a parcel is put in before the next parcel, in order; a parcel that the node pushes back
+//! is kept and tried again after the sync; the node is asked what to do after every round, so a flood of records delays
+//! no commit; syncs run in another thread, and appends go on meanwhile.
 //!
 //! One exception: while syncs are quick and nothing waits in the queue, the writer syncs itself. There is nothing it
 //! could append meanwhile, and a client that waits for its answer is spared two changes of threads.
