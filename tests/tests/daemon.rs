@@ -4,7 +4,7 @@
 //! is random prints its seed. `LASTGASP_KILLS=200` kills more often, `LASTGASP_SEED=n` repeats a run, and
 //! `LASTGASP_SAMPLES=dir` puts real log files through the daemon as well.
 
-#![allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of tests are small")]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -397,8 +397,8 @@ fn spin(time: Duration) {
     }
 }
 
-/// Runs a daemon under load and kills it at a random instant; `before` is the last number in the store. Returns the last
-/// number it acknowledged.
+/// Runs a daemon under load and kills it at a random instant; `before` is the last number in the store. Returns the
+/// last number it acknowledged.
 fn life_and_death(store: &Path, life: u64, before: u64, random: &mut Random) -> u64 {
     let mut node = Running::start(store, "16M");
     let rounds = random.below(60);
