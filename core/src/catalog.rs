@@ -347,6 +347,7 @@ impl<'m> Catalog<'m> {
             edit_no: self.head.edit_no,
             durable_upto: self.durable_upto,
             anchor: self.clocks.newest().unwrap_or_default(),
+            volatile_bound: 0,
             floor_seq: self.floor,
             floors: self.classes(),
             codec: u8::from(self.layout.wide),

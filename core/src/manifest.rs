@@ -106,7 +106,7 @@ pub(crate) fn read_slot<S: ReadStorage>(
     scan.header = Some(header);
     (scan.proven_edit_no, scan.durable_upto, scan.epoch) = (header.edit_no, header.durable_upto, header.epoch);
     let start = header.data_start();
-    let want = Expected { seq: 0, epoch: 0 };
+    let want = Expected::default();
     let mut walker = Walker::new(catalog.layout, header.life(), catalog.geometry.read_unit, start, want);
     let mut body = BodyCheck::default();
     let mut broken = false;

@@ -104,6 +104,11 @@ impl Walker {
             }
             Claim::Frame { frame_bytes, .. } => {
                 if usize::try_from(frame_bytes).is_ok_and(|n| n > buf.len()) {
+                    if !self.layout.wide {
+                        // Six bits of check make no header: noise must not hide the frames behind it.
+                        self.at = at.saturating_add(self.layout.frame_unit);
+                        return Some(Found::Bad { claimed: true });
+                    }
                     self.at = at.saturating_add(frame_bytes);
                     return Some(Found::TooLarge);
                 }
@@ -129,7 +134,10 @@ impl Walker {
         self.want.epoch = self.want.epoch.max(frame.epoch);
         match frame.kind {
             FrameKind::Rows | FrameKind::RowGroup => self.want.seq = frame.last_seq().saturating_add(1),
-            FrameKind::Origin => self.want.seq = self.want.seq.max(frame.first_seq),
+            FrameKind::Origin => {
+                self.want.seq = self.want.seq.max(frame.first_seq);
+                self.want.volatile_bound = frame.volatile_bound;
+            }
             FrameKind::Index | FrameKind::Edit | FrameKind::Close => {}
         }
         Some(Found::Frame { at, end: self.at, frame, payload })

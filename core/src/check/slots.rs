@@ -88,7 +88,7 @@ impl Slot {
             return slot;
         };
         slot.begun_after = Some(header.edit_no);
-        let want = Expected { seq: 0, epoch: 0 };
+        let want = Expected::default();
         let read_unit = catalog.geometry.read_unit;
         let mut walker = Walker::new(catalog.layout, header.life(), read_unit, header.data_start(), want);
         loop {

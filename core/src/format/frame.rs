@@ -305,12 +305,14 @@ impl CompactWord {
 }
 
 /// What a compact frame's seed is inferred from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expected {
     /// No earlier sequence number can follow here.
     pub seq: u64,
     /// No earlier epoch can follow here.
     pub epoch: u32,
+    /// Of the boot that wrote here.
+    pub volatile_bound: u32,
 }
 
 /// What the first bytes at an offset claim.
@@ -441,7 +443,7 @@ impl Layout {
             } else {
                 0
             },
-            volatile_bound: 0,
+            volatile_bound: if kind.holds_records() { want.volatile_bound } else { 0 },
         };
         Some((frame, payload))
     }
@@ -499,7 +501,7 @@ mod tests {
         out
     }
 
-    const WANT: Expected = Expected { seq: 4990, epoch: 30 };
+    const WANT: Expected = Expected { seq: 4990, epoch: 30, volatile_bound: 0 };
 
     #[test]
     fn frames_of_both_widths_round_trip_at_their_place_only() {

@@ -24,7 +24,7 @@ pub const SEGMENTS_MAX: u32 = 16_384;
 pub const SEGMENTS_MIN: u32 = 8;
 
 /// Metadata up to and with the first floor; the floors of further classes follow.
-const METADATA_BYTES: u32 = 100;
+const METADATA_BYTES: u32 = 104;
 /// Largest header with its metadata that this version writes.
 pub const HEADER_BYTES_MAX: u32 = FIXED_BYTES + METADATA_BYTES + 8 * 3;
 
@@ -104,6 +104,8 @@ pub struct SegmentHeader {
     pub durable_upto: u64,
     /// Clock anchor of the running clock epoch.
     pub anchor: ClockAnchor,
+    /// How many numbers the boot that opened the segment may hand out in RAM before the next synced frame.
+    pub volatile_bound: u32,
     /// Below its class's floor a record is gone. Unused classes repeat the lowest.
     pub floor_seq: [u64; CLASSES_MAX],
     /// How many floors are written (1 on NOR, 4 elsewhere).
@@ -194,8 +196,9 @@ impl SegmentHeader {
         put(m, 0x48, &self.durable_upto.to_le_bytes())?;
         put(m, 0x50, &self.anchor.wall_us.to_le_bytes())?;
         put(m, 0x58, &self.anchor.clock_epoch.to_le_bytes())?;
+        put(m, 0x5C, &self.volatile_bound.to_le_bytes())?;
         for (i, floor) in self.floor_seq.iter().take(usize::from(self.floors.clamp(1, 4))).enumerate() {
-            put(m, i.saturating_mul(8).saturating_add(0x5C), &floor.to_le_bytes())?;
+            put(m, i.saturating_mul(8).saturating_add(0x60), &floor.to_le_bytes())?;
         }
         Some(())
     }
@@ -236,9 +239,9 @@ impl SegmentHeader {
 
     fn decode_metadata(m: &[u8], fixed: &[u8]) -> Option<Self> {
         let floors = u8_at(m, 0x2E)?;
-        let mut floor_seq = [u64_at(m, 0x5C)?; CLASSES_MAX];
+        let mut floor_seq = [u64_at(m, 0x60)?; CLASSES_MAX];
         for (i, floor) in floor_seq.iter_mut().enumerate().take(usize::from(floors)) {
-            *floor = u64_at(m, i.checked_mul(8)?.checked_add(0x5C)?)?;
+            *floor = u64_at(m, i.checked_mul(8)?.checked_add(0x60)?)?;
         }
         Some(Self {
             kind: SegmentKind::from_byte(u8_at(m, 2)?)?,
@@ -261,6 +264,7 @@ impl SegmentHeader {
                 clock_epoch: u32_at(m, 0x58)?,
                 synchronised: u8_at(m, 0x2F)? != 0,
             },
+            volatile_bound: u32_at(m, 0x5C)?,
             floor_seq,
             floors,
             reserve_bytes: u32::try_from(u64_at(fixed, 0x20)?).ok()?,
@@ -303,6 +307,7 @@ mod tests {
             edit_no: 7,
             durable_upto: 98,
             anchor: ClockAnchor { clock_epoch: 2, wall_us: -5, synchronised: true },
+            volatile_bound: 5,
             floor_seq: [4, 3, 2, 1],
             floors: 4,
             codec: 1,

@@ -28,6 +28,28 @@ struct OpenChain {
     epoch: u32,
 }
 
+/// Numbers [from, to) that no adopted frame holds.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    from: u64,
+    to: u64,
+    /// A hole that is accounted for; else it is torn or rotten.
+    known: bool,
+    /// Accounted for by an origin or header, and not yet by the ledger.
+    declared: bool,
+}
+
+impl Missing {
+    fn report(&self, catalog: &mut Catalog<'_>) {
+        let last = self.to.saturating_sub(1);
+        match (self.known, self.declared) {
+            (true, false) => {} // the ledger has it
+            (true, true) => catalog.gaps.add(Gap::new(self.from, last, false, GapCause::RamTier)),
+            (false, _) => catalog.gaps.add(Gap::new(self.from, last, true, GapCause::Rot)),
+        }
+    }
+}
+
 /// The state of adoption.
 #[derive(Debug)]
 pub(super) struct Replay {
@@ -250,39 +272,43 @@ impl Replay {
         self.last_frame = Some((segment, at, *frame));
     }
 
-    /// @H and @I: decides on the numbers from `next` up to `first`; `false` if one of them is neither declared as a
-    /// hole nor proven durable.
+    /// @H and @I: decides on the numbers from `next` up to `first`; `false` if one of them is neither known as a hole
+    /// nor proven durable.
     fn bridge(&mut self, catalog: &mut Catalog<'_>, first: u64, cases: &mut Cases) -> bool {
-        if self.missing(first).any(|(_, to, declared)| !declared && self.durable_upto < to.saturating_sub(1)) {
-            return false;
+        let mut from = self.next;
+        while let Some(piece) = self.missing(catalog, from, first) {
+            if !piece.known && self.durable_upto < piece.to.saturating_sub(1) {
+                return false;
+            }
+            from = piece.to;
         }
         self.report_missing(catalog, first, cases);
         true
     }
 
-    /// The numbers from `next` up to `to`, in pieces [from, to, declared as a hole).
-    fn missing(&self, to: u64) -> impl Iterator<Item = (u64, u64, bool)> + '_ {
-        let mut from = self.next;
-        core::iter::from_fn(move || {
-            if from >= to {
-                return None;
-            }
-            let inside = self.holes.iter().filter(|h| h.0 <= from && from < h.1).map(|h| h.1).max();
-            let piece_end = match inside {
-                Some(end) => end.min(to),
-                None => self.holes.iter().map(|h| h.0).filter(|start| *start > from).min().unwrap_or(to).min(to),
-            };
-            let piece = (from, piece_end, inside.is_some());
-            from = piece_end;
-            Some(piece)
-        })
+    /// The first piece of the numbers `from..to`. A hole is known if an origin or header met before declares it, or if
+    /// the manifest's ledger has it: the origin may stand in a sealed segment, which is not read (F5).
+    fn missing(&self, catalog: &Catalog<'_>, from: u64, to: u64) -> Option<Missing> {
+        if from >= to {
+            return None;
+        }
+        let gap = catalog.gaps.first_in(from, to.saturating_sub(1));
+        let in_ledger = gap.filter(|gap| gap.first_seq <= from).map(|gap| gap.last_seq.saturating_add(1));
+        let declared = self.holes.iter().filter(|h| h.0 <= from && from < h.1).map(|h| h.1).max();
+        if let Some(end) = in_ledger.or(declared) {
+            return Some(Missing { from, to: end.min(to), known: true, declared: in_ledger.is_none() });
+        }
+        let next_hole = self.holes.iter().map(|h| h.0).filter(|start| *start > from).min();
+        let next_known = next_hole.into_iter().chain(gap.map(|gap| gap.first_seq)).min();
+        Some(Missing { from, to: next_known.unwrap_or(to).min(to), known: false, declared: false })
     }
 
     fn report_missing(&self, catalog: &mut Catalog<'_>, to: u64, cases: &mut Cases) {
-        for (from, to, declared) in self.missing(to) {
-            cases.visit(if declared { b'H' } else { b'I' });
-            let (exact, cause) = if declared { (false, GapCause::RamTier) } else { (true, GapCause::Rot) };
-            catalog.gaps.add(Gap::new(from, to.saturating_sub(1), exact, cause));
+        let mut from = self.next;
+        while let Some(piece) = self.missing(catalog, from, to) {
+            from = piece.to;
+            cases.visit(if piece.known { b'H' } else { b'I' });
+            piece.report(catalog);
         }
     }
 
@@ -296,13 +322,14 @@ impl Replay {
         let adopted = self.next.saturating_sub(1);
         let holes_end = self.holes.iter().map(|h| h.1).max().unwrap_or(0);
         let end = self.durable_upto.saturating_add(1).max(holes_end);
-        for (from, to, declared) in self.missing(end) {
-            if declared {
-                catalog.gaps.add(Gap::new(from, to.saturating_sub(1), false, GapCause::RamTier));
-            } else if from <= self.durable_upto {
+        let mut from = self.next;
+        while let Some(piece) = self.missing(catalog, from, end) {
+            from = piece.to;
+            if piece.known {
+                piece.report(catalog);
+            } else if piece.from <= self.durable_upto {
                 cases.visit(b'O');
-                let last = to.saturating_sub(1).min(self.durable_upto);
-                catalog.gaps.add(Gap::new(from, last, true, GapCause::Rot));
+                Missing { to: piece.to.min(self.durable_upto.saturating_add(1)), ..piece }.report(catalog);
             }
         }
         let tail_generation = catalog.pool.get(self.tail.segment).state.generation;

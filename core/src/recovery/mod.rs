@@ -162,7 +162,11 @@ pub(crate) fn walker_of(
 ) -> Walker {
     let life = crate::format::crc::Life { store_id: catalog.store_id, segment, generation };
     let start = header.map_or_else(|| catalog.data_start(), SegmentHeader::data_start);
-    let want = Expected { seq: header.map_or(0, |h| h.first_seq), epoch: header.map_or(0, |h| h.epoch) };
+    let want = header.map_or(Expected::default(), |h| Expected {
+        seq: h.first_seq,
+        epoch: h.epoch,
+        volatile_bound: h.volatile_bound,
+    });
     Walker::new(catalog.layout, life, catalog.geometry.read_unit, start, want)
 }
 
@@ -177,7 +181,7 @@ pub(crate) fn read_frame<S: ReadStorage>(
 ) -> Option<(usize, usize)> {
     let generation = catalog.pool.get(segment).state.generation;
     let mut walker = walker_of(catalog, segment, generation, None);
-    (walker.at, walker.want) = (offset, Expected { seq: want.first_seq, epoch: want.epoch });
+    (walker.at, walker.want) = (offset, Expected { seq: want.first_seq, epoch: want.epoch, volatile_bound: 0 });
     match walker.next(s, buf)? {
         Found::Frame { frame, payload, .. } => {
             let start = usize::try_from(catalog.layout.payload_at(frame.flags)).ok()?;

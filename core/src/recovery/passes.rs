@@ -46,6 +46,7 @@ impl Evidence {
         self.edit_no = self.edit_no.max(h.edit_no);
         self.generation = self.generation.max(h.generation);
         self.first_seq = self.first_seq.max(h.first_seq);
+        self.handed_out = self.handed_out.max(h.durable_upto.saturating_add(u64::from(h.volatile_bound)));
     }
 
     fn take_frame(&mut self, frame: &Frame, payload: &[u8]) {
@@ -93,7 +94,7 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
     /// Pass 1.
     pub(super) fn evidence(&mut self, catalog: &Catalog<'_>, from: usize, evidence: &mut Evidence) {
         // Where a header is lost, compact frames are inferred from the segment before.
-        let mut carry = Expected { seq: sealed_upto(catalog, from).saturating_add(1), epoch: 0 };
+        let mut carry = Expected { seq: sealed_upto(catalog, from).saturating_add(1), ..Expected::default() };
         for (i, segment) in catalog.pool.order().iter().copied().enumerate().skip(from) {
             (self.progress)(u32::try_from(i).unwrap_or(0), u32::try_from(catalog.pool.order().len()).unwrap_or(0));
             let header = self.header(catalog, segment);
@@ -184,7 +185,7 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
         }
         let mut walker = walker_of(catalog, segment, generation, header.as_ref());
         if header.is_none() {
-            walker.want = Expected { seq: replay.next, epoch: replay.epoch };
+            walker.want = Expected { seq: replay.next, epoch: replay.epoch, ..walker.want };
         }
         if let Some(entry) = catalog.pool.entry_mut(segment) {
             entry.state.first_seq = replay.next;

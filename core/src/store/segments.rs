@@ -21,6 +21,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         self.stats.segments_opened = self.stats.segments_opened.saturating_add(1);
         let mut header = self.catalog.header(SegmentKind::Log, segment, generation);
         (header.first_seq, header.void_from) = (first_seq, void_from);
+        header.volatile_bound = self.volatile_bound;
         let geometry = self.catalog.geometry;
         let start = wal::write_header(&mut self.storage, &geometry, &header, self.memory.frame).map_err(Stop::of)?;
         self.storage.sync().map_err(|source| Stop::of(at(Doing::Sync, segment, 0, source)))?;

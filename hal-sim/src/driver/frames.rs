@@ -85,9 +85,9 @@ pub fn list(image: &[u8], shape: &Shape, geometry: &Geometry) -> Vec<SegmentAt> 
 fn list_segment(bytes: &[u8], base: usize, layout: &Layout) -> Option<SegmentAt> {
     let header = SegmentHeader::decode(bytes).ok()?;
     let mut frames = Vec::new();
-    let mut want = Expected { seq: header.first_seq, epoch: header.epoch };
+    let mut want = Expected { seq: header.first_seq, epoch: header.epoch, volatile_bound: header.volatile_bound };
     if header.kind == SegmentKind::Manifest {
-        want = Expected { seq: 0, epoch: 0 };
+        want = Expected::default();
     }
     let end = (layout.data_end() as usize).min(bytes.len());
     let mut at = header.data_start() as usize;
