@@ -237,6 +237,8 @@ pub struct Model {
     epoch_maybe: Option<u32>,
     /// The manifest was ruined on purpose: at some time; since the last mount.
     ruined: (bool, bool),
+    /// The next mount has to tell that it rebuilt the ledger.
+    must_rebuild: bool,
     /// Boots may be missing: segments without records were dropped, or a mount saw cells that read differently later.
     forgets_boots: bool,
 }
@@ -267,6 +269,7 @@ impl Model {
             epochs: Vec::new(),
             epoch_maybe: None,
             ruined: (false, false),
+            must_rebuild: false,
             forgets_boots: false,
         }
     }
@@ -306,8 +309,9 @@ impl Model {
         Ok(())
     }
 
-    /// The engine begins to write; this boot has `epoch` and may be on the medium from now on.
-    pub fn writing(&mut self, epoch: u32) {
+    /// The engine begins to write; this boot has `epoch` and may be on the medium from now on, and with it a `bound`.
+    pub fn writing(&mut self, epoch: u32, bound: u32) {
+        self.ceiling = self.ceiling.max(self.next_seq - 1 + u64::from(bound));
         if self.closed == Closed::Yes {
             self.closed = Closed::Maybe;
         }
@@ -374,9 +378,10 @@ impl Model {
         self.forgets_boots = true;
     }
 
-    /// Both slots of the manifest were ruined on purpose.
-    pub fn ruin_manifest(&mut self) {
+    /// Both slots of the manifest were ruined on purpose; `surely` if nothing of it is left.
+    pub fn ruin_manifest(&mut self, surely: bool) {
         self.ruined = (true, true);
+        self.must_rebuild = surely;
         self.floor.0 = 1;
     }
 
@@ -453,7 +458,7 @@ impl Model {
         if ledger_lost && !self.ruined.0 && !damage.ledger_hit {
             return Err(Violation::LedgerLost(true));
         }
-        if !ledger_lost && self.ruined.1 {
+        if !ledger_lost && self.must_rebuild {
             return Err(Violation::LedgerLost(false));
         }
         Ok(present)
@@ -658,6 +663,7 @@ impl Model {
             epochs,
             epoch_maybe: None,
             ruined: (self.ruined.0 || damage.ledger_hit, false),
+            must_rebuild: false,
             forgets_boots: self.forgets_boots,
         }
     }

@@ -125,8 +125,8 @@ const VIOLATIONS_SHOWN: usize = 3;
 fn reach_of(extent: Extent, profile: Profile, kind: Kind) -> Reach {
     let base = Reach::default();
     let (first_one_in, second_one_in) = match (extent, profile, kind) {
-        (Extent::Smoke, Profile::Disk, Kind::Cuts) => (1, 40),
-        (Extent::Smoke, Profile::Nor, Kind::Cuts) => (20, 100),
+        (Extent::Smoke, Profile::Disk, Kind::Cuts) => (2, 60),
+        (Extent::Smoke, Profile::Nor, Kind::Cuts) => (40, 200),
         (Extent::Smoke, Profile::Disk, _) => (64, 0),
         (Extent::Short, Profile::Disk, Kind::Cuts) => (1, 6),
         (Extent::Short, Profile::Nor, Kind::Cuts) => (4, 300),
@@ -152,12 +152,14 @@ fn tasks(options: &Options) -> Vec<Task> {
         let seeded = (0..options.seeds).map(|seed| by_seed(seed, &shapes));
         let cuts = by_hand.iter().cloned().chain(seeded);
         tasks.extend(cuts.map(|workload| Task { profile, kind: Kind::Cuts, workload }));
+        if options.extent == Extent::Smoke {
+            continue;
+        }
         if profile == Profile::Disk {
             tasks.extend(by_hand.iter().cloned().map(|workload| Task { profile, kind: Kind::Failures, workload }));
         }
         let damaged = by_hand.iter().filter(|workload| match options.extent {
-            Extent::Smoke => ["w3", "g6"].contains(&workload.name.as_str()),
-            Extent::Short => ["w2", "w3", "w6", "g4", "g6"].contains(&workload.name.as_str()),
+            Extent::Smoke | Extent::Short => ["w2", "w3", "w6", "g4", "g6"].contains(&workload.name.as_str()),
             Extent::Full => true,
         });
         tasks.extend(damaged.cloned().map(|workload| Task { profile, kind: Kind::Rot, workload }));
@@ -290,10 +292,7 @@ pub fn replay(id: &str, verbose: bool) -> Result<(Vec<String>, Option<Violation>
     let profile = profile_of(&id.profile)?;
     let shapes = profile.shapes();
     let workload = named(&id.workload, &shapes).ok_or_else(|| format!("there is no workload {}", id.workload))?;
-    // The outcomes of the widest plan, so that every id is found.
-    let reach = Reach::default();
-    let reach = Reach { second: Plan { singles: 8, ..reach.second }, ..reach };
-    let explorer = Explorer::new(workload.shape, reach).verbose(verbose);
+    let explorer = Explorer::new(workload.shape, Reach::default()).verbose(verbose);
     Ok(match profile {
         Profile::Disk => explorer.replay::<SimDisk>(&workload, &id),
         Profile::Nor => explorer.replay::<Flash>(&workload, &id),

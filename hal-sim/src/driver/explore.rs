@@ -175,20 +175,18 @@ impl Explorer {
         Ok(())
     }
 
-    fn wanted(&self, nth: usize, cut: CutId) -> bool {
-        self.only.as_ref().is_none_or(|only| only.cuts.get(nth).is_some_and(|c| *c == cut))
+    /// The outcomes of the `nth` cut of a case: those of the plan, or the one that is replayed.
+    fn outcomes<M: Medium>(&self, cut: &M, nth: usize, number: u64) -> Vec<Outcome> {
+        match &self.only {
+            Some(only) => only.cuts.get(nth).filter(|c| c.number == number).map(|c| c.outcome).into_iter().collect(),
+            None => cut.outcomes(if nth == 0 { &self.reach.first } else { &self.reach.second }),
+        }
     }
 
     fn first_cuts<M: Medium>(&mut self, name: &str, number: u64, cut: &M, world: &World) {
-        if self.only.as_ref().is_some_and(|only| only.cuts.first().is_none_or(|c| c.number != number)) {
-            return;
-        }
         let owed = hash_of(world);
-        for outcome in cut.outcomes(&self.reach.first) {
+        for outcome in self.outcomes(cut, 0, number) {
             let id = CutId { number, outcome };
-            if !self.wanted(0, id) {
-                continue;
-            }
             let medium = cut.after(&outcome);
             let Some(key) = self.fresh(&medium, owed, outcome) else { continue };
             if self.only.is_none() && self.reach.first_one_in > 1 && !key.is_multiple_of(self.reach.first_one_in) {
@@ -257,11 +255,8 @@ impl Explorer {
 
     fn second_cuts<M: Medium>(&mut self, name: &str, first: CutId, number: u64, cut: &M, world: &World) {
         let owed = hash_of(world);
-        for outcome in cut.outcomes(&self.reach.second) {
+        for outcome in self.outcomes(cut, 1, number) {
             let id = CutId { number, outcome };
-            if !self.wanted(1, id) {
-                continue;
-            }
             let medium = cut.after(&outcome);
             if self.fresh(&medium, owed, outcome).is_none() {
                 continue;

@@ -6,20 +6,22 @@
 //!   during the call owe what was owed before;
 //! - a panic of the engine, and a broken contract with the medium, are violations like any other.
 
+use super::frames::list;
 use super::medium::Medium;
 use super::observe::{check_reverse, observe, row_of, state_key, stream_name};
-use super::workload::{Boot, Shape, Step, Stop};
+use super::workload::{Boot, Ruin, Shape, Step, Stop};
 use crate::model::{Damage, Model, Seen, Violation, fill_body};
 use crate::rig::{Rig, ScanRig};
 use lastgasp_core::catalog::Catalog;
 use lastgasp_core::error::StoreError;
-use lastgasp_core::format::header::{SegmentHeader, SegmentKind};
-use lastgasp_core::hal::{SliceArena, Storage};
+use lastgasp_core::format::header::SegmentKind;
+use lastgasp_core::hal::{ReadStorage, SliceArena, Storage};
 use lastgasp_core::pool::SegmentEntry;
 use lastgasp_core::reader::Reader;
 use lastgasp_core::recovery::RecoveryReport;
 use lastgasp_core::store::{FormatOptions, OpenOptions, Store, Ticket, format};
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// What a store owes, when what a mount saw is not yet bound by a write: cells between 0 and 1 may read differently
@@ -196,12 +198,8 @@ impl Bench {
         tap: &mut Option<Tap<'_, M>>,
         damage: &Damage,
     ) -> Result<M, Violation> {
-        // Without a header of the log nothing would tell that this was a store.
-        if boot.ruin_manifest && has_log(&medium, &self.shape) {
-            ruin_manifest(&mut medium, &self.shape);
-            world.main.ruin_manifest();
-            self.story.tell(|| "both slots of the manifest are ruined".to_owned());
-        }
+        let ruin = self.ruin(&mut medium, world, boot.ruin);
+        let damage = ruin.as_ref().unwrap_or(damage);
         let doubtful = medium.digest().is_none();
         medium.record_ops(self.story.is_told());
         medium.record_cuts(tap.is_some());
@@ -228,6 +226,7 @@ impl Bench {
             tally: &mut self.tally,
             story: &self.story,
             ticket: None,
+            bound: boot.bound,
             wrote: false,
             over: false,
             told: 0,
@@ -237,6 +236,29 @@ impl Bench {
             hands.step(step)?;
         }
         hands.stop(boot.stop)
+    }
+
+    /// Does the damage that comes before a boot; returns what it may cost.
+    fn ruin<M: Medium>(&mut self, medium: &mut M, world: &mut World, ruin: Ruin) -> Option<Damage> {
+        let hit = ruin_of(medium, &self.shape, ruin);
+        if hit.is_empty() {
+            return None;
+        }
+        let mut image = medium.bytes();
+        for range in &hit {
+            image[range.clone()].iter_mut().for_each(|b| *b = b.rotate_left(3) ^ 0x5a);
+        }
+        // Made anew from its bytes: the medium holds nobody to what was written before the damage.
+        *medium = M::from_bytes(&self.shape, &image);
+        self.story.tell(|| format!("{ruin:?} ruined: {hit:x?}"));
+        match ruin {
+            // No record stands in a header.
+            Ruin::LastHeader => Some(Damage { log_hit: true, ..Damage::default() }),
+            _ => {
+                world.main.ruin_manifest(ruin == Ruin::Manifest);
+                None
+            }
+        }
     }
 
     /// A read-only mount, compared with what is owed, in both directions.
@@ -277,17 +299,24 @@ impl Bench {
     }
 }
 
-fn has_log<M: Medium>(medium: &M, shape: &Shape) -> bool {
-    let headers = medium.bytes();
-    let headers = headers.chunks(shape.segment_bytes as usize).filter_map(|bytes| SegmentHeader::decode(bytes).ok());
-    headers.into_iter().any(|h| h.kind == SegmentKind::Log)
-}
-
-/// Overwrites the bodies and headers of both slots.
-fn ruin_manifest<M: Medium>(medium: &mut M, shape: &Shape) {
+/// Where the damage goes. Without a segment of the log nothing would tell that this was a store.
+fn ruin_of<M: Medium>(medium: &M, shape: &Shape, ruin: Ruin) -> Vec<Range<usize>> {
+    if ruin == Ruin::Nothing {
+        return Vec::new();
+    }
+    let geometry = medium.clone().into_storage(shape).geometry();
+    let segments = list(&medium.bytes(), shape, &geometry);
+    let log = segments.iter().filter(|s| s.header.kind == SegmentKind::Log);
+    let Some(newest) = log.max_by_key(|s| s.header.generation) else { return Vec::new() };
+    let slots = segments.iter().filter(|s| s.header.kind == SegmentKind::Manifest);
     let len = shape.segment_bytes as usize;
-    for slot in [0, shape.segments as usize / 2] {
-        medium.damage(slot * len, &mut |bytes| bytes.iter_mut().for_each(|b| *b = b.rotate_left(3) ^ 0x5a), len);
+    match ruin {
+        Ruin::LastHeader => {
+            let start = newest.header.segment as usize * len;
+            vec![start..start + newest.header.encoded_bytes() as usize]
+        }
+        Ruin::LastEdits => slots.filter_map(|s| s.frames.last().map(|f| f.bytes.clone())).collect(),
+        _ => [0, shape.segments as usize / 2].map(|slot| slot * len..(slot + 1) * len).to_vec(),
     }
 }
 
@@ -352,6 +381,7 @@ struct Hands<'h, 't, 'm, M: Medium> {
     tally: &'h mut Tally,
     story: &'h Story,
     ticket: Option<(Ticket, SyncResult<M>)>,
+    bound: u32,
     wrote: bool,
     over: bool,
     /// Operations that the story has told.
@@ -407,6 +437,9 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
                 self.story.tell(|| format!("  operations: {}", ops[told..].join(", ")));
             }
         }
+        if self.store().stats().segments_dropped > 0 {
+            self.world.main.forget_boots();
+        }
         let floor = self.store().catalog().floor();
         self.world.main.floor(floor, false);
         let cuts = self.medium(|m| m.take_cuts());
@@ -420,9 +453,6 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
 
     /// The call went well: what it may have published is published.
     fn published(&mut self) {
-        if self.store().stats().segments_dropped > 0 {
-            self.world.main.forget_boots();
-        }
         let floor = self.store().catalog().floor();
         self.world.main.floor(floor, true);
     }
@@ -465,7 +495,7 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
         let nothing = self.store().memtable_bytes().0 == 0;
         if !nothing {
             self.wrote = true;
-            self.world.main.writing(epoch);
+            self.world.main.writing(epoch, self.bound);
         }
     }
 

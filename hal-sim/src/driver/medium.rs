@@ -38,9 +38,6 @@ pub trait Medium: Cuttable + Send + 'static {
     /// The medium inside what the engine has.
     fn inside(storage: &mut Self::Storage) -> &mut Self;
 
-    /// Changes what is durable behind the engine's back.
-    fn damage(&mut self, at: usize, change: &mut dyn FnMut(&mut [u8]), len: usize);
-
     /// Lets syncs fail; `false` if this medium has none that could.
     fn fail_syncs(&mut self, fail: FailSync) -> bool;
 
@@ -118,10 +115,6 @@ impl Medium for SimDisk {
         storage
     }
 
-    fn damage(&mut self, at: usize, change: &mut dyn FnMut(&mut [u8]), len: usize) {
-        self.rot(|image| image.edit(at..at + len, |_, part| change(part)));
-    }
-
     fn fail_syncs(&mut self, fail: FailSync) -> bool {
         Self::fail_syncs(self, fail);
         true
@@ -176,10 +169,6 @@ impl Medium for Flash {
 
     fn inside(storage: &mut NorStorage<Self>) -> &mut Self {
         storage.flash_mut()
-    }
-
-    fn damage(&mut self, at: usize, change: &mut dyn FnMut(&mut [u8]), len: usize) {
-        self.rot(|image| image.edit(at..at + len, |_, part| change(part)));
     }
 
     fn fail_syncs(&mut self, _: FailSync) -> bool {

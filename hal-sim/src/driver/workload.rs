@@ -122,13 +122,26 @@ pub enum Stop {
     Crash(Fate),
 }
 
+/// Damage done on purpose before a boot, beyond what a cut can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruin {
+    /// None.
+    Nothing,
+    /// Both slots of the manifest.
+    Manifest,
+    /// The last edit in both slots.
+    LastEdits,
+    /// The header of the newest segment of the log.
+    LastHeader,
+}
+
 /// One boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     /// How many records may be acknowledged in RAM.
     pub bound: u32,
-    /// Both slots of the manifest are ruined before.
-    pub ruin_manifest: bool,
+    /// What is damaged before.
+    pub ruin: Ruin,
     /// What it does.
     pub steps: Vec<Step>,
     /// How it ends.
@@ -157,7 +170,7 @@ pub fn append(lens: &[u32]) -> Step {
 /// A boot without RAM acknowledgements that closes.
 #[must_use]
 pub fn boot(steps: Vec<Step>, stop: Stop) -> Boot {
-    Boot { bound: 0, ruin_manifest: false, steps, stop }
+    Boot { bound: 0, ruin: Ruin::Nothing, steps, stop }
 }
 
 /// Records one by one, each committed.
@@ -196,7 +209,7 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
         states: keys.to_vec(),
     };
     let with_bound = |bound, steps, stop| Boot { bound, ..boot(steps, stop) };
-    let ruined = |steps, stop| Boot { ruin_manifest: true, ..boot(steps, stop) };
+    let ruined = |ruin, steps, stop| Boot { ruin, ..boot(steps, stop) };
     let big = |n: usize| append(&vec![part; n]);
     let list: Vec<(&'static str, Shape, Vec<Boot>)> = vec![
         ("two boots, clean stop", plain, vec![boot(singles(3, 40), Stop::Close), boot(singles(2, 40), Stop::Close)]),
@@ -393,7 +406,7 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
                     [singles(3, 40), (0..6).flat_map(|_| [append(&[half]), Step::Commit]).collect()].concat(),
                     Stop::Close,
                 ),
-                ruined(singles(3, 40), CRASH),
+                ruined(Ruin::Manifest, singles(3, 40), CRASH),
                 boot((0..6).flat_map(|_| [append(&[half]), Step::Commit]).collect(), Stop::Close),
             ],
         ),
@@ -402,7 +415,7 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
             chains,
             vec![
                 boot(vec![append(&[40]), Step::Commit, big(8), Step::Commit, big(4), Step::Begin], KILLED),
-                ruined(vec![big(5), Step::Commit], CRASH),
+                ruined(Ruin::Manifest, vec![big(5), Step::Commit], CRASH),
                 boot(singles(1, 40), Stop::Close),
             ],
         ),
@@ -418,6 +431,30 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
                 boot(vec![append(&[30]), Step::Commit], Stop::Close),
             ],
         ),
+        ("the last edits rot after tears", plain, {
+            let torn = |seed| {
+                let steps = vec![append(&[half]), append(&[half]), append(&[half]), append(&[half]), Step::Begin];
+                boot(steps, Stop::Crash(Fate::Seeded(seed)))
+            };
+            vec![
+                boot(singles(2, 40), CRASH),
+                torn(1),
+                torn(2),
+                torn(4),
+                boot(singles(1, 40), CRASH),
+                ruined(Ruin::LastEdits, singles(2, 40), CRASH),
+                boot(singles(1, 40), Stop::Close),
+            ]
+        }),
+        ("the newest header rots after a failed sync", plain, {
+            let failed = || [singles(2, 40), vec![fail(0, 1, SyncEffect::StaysDirty)], singles(2, 40)].concat();
+            vec![
+                boot(failed(), CRASH),
+                ruined(Ruin::LastHeader, singles(1, 40), CRASH),
+                boot(failed(), Stop::Close),
+                ruined(Ruin::LastHeader, singles(1, 40), Stop::Close),
+            ]
+        }),
     ];
     let workload = |(i, (about, shape, boots))| Workload { name: format!("w{i}"), about, shape, boots };
     list.into_iter().enumerate().map(workload).collect()
@@ -443,7 +480,7 @@ pub fn by_seed(seed: u64, shapes: &Shapes) -> Workload {
             3 => KILLED,
             _ => Stop::Crash(Fate::Seeded(rng.below(1 << 16))),
         };
-        Boot { bound, ruin_manifest: false, steps, stop }
+        Boot { bound, ruin: Ruin::Nothing, steps, stop }
     });
     Workload { name: format!("s{seed}"), about: "by chance", shape, boots: boots.collect() }
 }
