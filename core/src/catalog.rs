@@ -352,6 +352,7 @@ impl<'m> Catalog<'m> {
             floors: self.classes(),
             codec: u8::from(self.layout.wide),
             reserve_bytes: self.layout.reserve_bytes,
+            later_bytes: 0,
         }
     }
 

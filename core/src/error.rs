@@ -68,6 +68,16 @@ pub enum OpenError {
     Foreign,
     /// The medium is blank, or a format of it was cut short before anything was stored: format it.
     Blank,
+    /// No header verifies, and some cannot even be read: the medium or its connection fails.
+    Unreadable {
+        /// The first segment that cannot be read.
+        segment: u32,
+    },
+    /// There are headers of a store, but not one verifies.
+    NoIntactHeader {
+        /// The first segment with such a header.
+        segment: u32,
+    },
     /// A newer version of lastgasp wrote it.
     NewerVersion {
         /// The major version found.
@@ -97,6 +107,12 @@ impl fmt::Display for OpenError {
         match self {
             Self::Foreign => write!(f, "this is not a lastgasp store, and it is not blank"),
             Self::Blank => write!(f, "there is no store here yet: format it first"),
+            Self::Unreadable { segment } => {
+                write!(f, "segment {segment} cannot be read: check the medium and its connection, and try again")
+            }
+            Self::NoIntactHeader { segment } => {
+                write!(f, "there was a store here, but no segment header is intact (the first is of segment {segment})")
+            }
             Self::NewerVersion { major } => {
                 write!(f, "format version {major} is newer than this program's: use a newer lastgasp")
             }

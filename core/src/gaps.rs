@@ -118,7 +118,8 @@ impl<'m> GapLedger<'m> {
                 self.insert(Gap { first_seq: from, last_seq: upto, ..gap });
             }
             let Some(known) = known else { break };
-            from = known.last_seq.max(from).saturating_add(1);
+            let Some(next) = known.last_seq.max(from).checked_add(1) else { break };
+            from = next;
         }
     }
 

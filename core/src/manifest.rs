@@ -10,11 +10,12 @@
 use crate::catalog::Catalog;
 use crate::error::{Doing, MediumError};
 use crate::format::crc::{Crc32c, Life};
-use crate::format::edit::{EditHead, Op};
+use crate::format::edit::{EditHead, Op, content_bytes};
 use crate::format::frame::{Expected, Frame, FrameFlags, FrameKind};
 use crate::format::header::{SegmentHeader, SegmentKind};
 use crate::format::row::ItemWriter;
 use crate::hal::{ReadStorage, Storage};
+use crate::wal::WriteError;
 use crate::walk::{Found, Walker};
 
 /// One of the two slots, as the writer sees it.
@@ -73,7 +74,7 @@ impl BodyCheck {
         self.parts = self.parts.checked_add(1)?;
         let mut sum = self.sum.take().unwrap_or_else(Crc32c::plain);
         if !frame.flags.has(FrameFlags::LAST) {
-            sum.update(payload);
+            sum.update(payload.get(..content_bytes(payload)?)?);
             self.sum = Some(sum);
             return Some(false);
         }
@@ -137,7 +138,7 @@ pub(crate) fn read_slot<S: ReadStorage>(
                 scan.dirty |= claimed;
             }
             Found::Blank => {}
-            Found::Frame { .. } | Found::TooLarge => (broken, scan.dirty) = (true, true),
+            Found::Frame { .. } | Found::TooLarge { .. } => (broken, scan.dirty) = (true, true),
         }
     }
     scan
@@ -163,6 +164,7 @@ fn take_edit(scan: &mut SlotScan, body: &mut BodyCheck, frame: &Frame, payload: 
     if frame.first_seq != scan.edit_no.checked_add(1)? {
         return None;
     }
+    content_bytes(payload)?;
     scan.edit_no = frame.first_seq;
     Some(true)
 }
@@ -209,7 +211,7 @@ impl Manifest {
         s: &mut S,
         catalog: &mut Catalog<'_>,
         buf: &mut [u8],
-    ) -> Result<(), MediumError<S::Error>> {
+    ) -> Result<(), WriteError<S::Error>> {
         let before = catalog.head.edit_no;
         catalog.head.edit_no = before.saturating_add(1);
         let edit = Self::encode(catalog, buf, None);
@@ -290,13 +292,14 @@ impl Manifest {
         catalog: &Catalog<'_>,
         buf: &mut [u8],
         i: usize,
-    ) -> Result<(), MediumError<S::Error>> {
+    ) -> Result<(), WriteError<S::Error>> {
         let segment = if i == 0 { catalog.pool.manifest_slots()[0] } else { catalog.pool.manifest_slots()[1] };
         let Some(slot) = self.slots.get_mut(i) else { return Ok(()) };
-        let payload_bytes = Self::encode(catalog, buf, None).unwrap_or(0);
+        let payload_bytes = Self::encode(catalog, buf, None).ok_or(WriteError::Misfit)?;
         let frame = frame_of(catalog, FrameFlags::WHOLE, 0, payload_bytes);
         slot.at = write_frame(s, catalog, buf, segment, slot.generation, slot.at, &frame)?;
-        s.sync().map_err(|source| MediumError { doing: Doing::Sync, segment, offset: slot.at, source })
+        let failed = |source| MediumError { doing: Doing::Sync, segment, offset: slot.at, source };
+        Ok(s.sync().map_err(failed)?)
     }
 
     fn roll<S: Storage>(
@@ -305,7 +308,7 @@ impl Manifest {
         catalog: &mut Catalog<'_>,
         buf: &mut [u8],
         i: usize,
-    ) -> Result<(), MediumError<S::Error>> {
+    ) -> Result<(), WriteError<S::Error>> {
         let segment = if i == 0 { catalog.pool.manifest_slots()[0] } else { catalog.pool.manifest_slots()[1] };
         let generation = catalog.head.next_generation;
         catalog.head.next_generation = generation.saturating_add(1);
@@ -322,8 +325,7 @@ impl Manifest {
         let mut number = 0u16;
         while !part.done {
             let before = part.skip;
-            let payload_bytes = Self::encode(catalog, buf, Some(&mut part)).unwrap_or(0);
-            debug_assert!(part.done || part.skip > before, "an operation larger than a frame");
+            let payload_bytes = Self::encode(catalog, buf, Some(&mut part)).ok_or(WriteError::Misfit)?;
             let mut flags = FrameFlags::BODY;
             flags = if number == 0 { flags.with(FrameFlags::FIRST) } else { flags };
             flags = if part.done { flags.with(FrameFlags::LAST) } else { flags };
@@ -331,7 +333,7 @@ impl Manifest {
             at = write_frame(s, catalog, buf, segment, generation, at, &frame)?;
             number = number.saturating_add(1);
             if part.skip == before && !part.done {
-                break; // cannot happen: the sizes were checked at format
+                return Err(WriteError::Misfit); // an operation larger than a frame
             }
         }
         s.sync().map_err(failed(Doing::Sync, at))?;
@@ -375,7 +377,7 @@ fn write_frame<S: Storage>(
     generation: u64,
     at: u32,
     frame: &Frame,
-) -> Result<u32, MediumError<S::Error>> {
+) -> Result<u32, WriteError<S::Error>> {
     let life = Life { store_id: catalog.store_id, segment, generation };
     crate::wal::write_sealed(s, &catalog.layout, buf, &life, at, frame)
 }

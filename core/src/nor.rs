@@ -96,7 +96,9 @@ impl<F: NorFlash> Storage for NorStorage<F> {
     fn erase(&mut self, segment: u32) -> Result<(), Self::Error> {
         let from = segment.checked_mul(self.segment_bytes).ok_or(NorError::OutOfBounds)?;
         let to = from.checked_add(self.segment_bytes).ok_or(NorError::OutOfBounds)?;
-        self.flash.erase(from, to).map_err(NorError::Failed)
+        // One failure may be the bus's; a block that fails twice in a row is worn out.
+        let erased = self.flash.erase(from, to).or_else(|_| self.flash.erase(from, to));
+        erased.map_err(NorError::Failed)
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Self::Error> {

@@ -106,9 +106,10 @@ impl<'m> Pool<'m> {
     }
 
     /// The log goes into `segment`.
-    pub(crate) fn begin(&mut self, segment: u32, first_seq: u64) {
+    pub(crate) fn begin(&mut self, segment: u32, first_seq: u64, epoch: u32) {
         if let Some(entry) = self.entry_mut(segment) {
             (entry.begun, entry.ready, entry.pending) = (true, false, true);
+            entry.state.epoch = epoch;
             entry.state.first_seq = first_seq;
             entry.state.last_seq = first_seq.saturating_sub(1);
             entry.state.chain_tail = 0;
@@ -251,7 +252,7 @@ mod tests {
         announce(&mut pool, 5, 20);
         announce(&mut pool, 2, 30);
         assert_eq!(pool.next_announced(), Some(5));
-        pool.begin(5, 1);
+        pool.begin(5, 1, 1);
         assert_eq!((pool.next_announced(), pool.order()), (Some(2), &[5][..]));
         assert_eq!(pool.manifest_slots(), [0, 4]);
         assert_eq!(pool.least_worn_free(), Some(1));
@@ -263,7 +264,7 @@ mod tests {
         let mut pool = Pool::new(&mut entries, &mut order);
         for (segment, generation, first, last) in [(1, 1, 1, 5), (2, 2, 6, 9), (3, 3, 10, 12)] {
             announce(&mut pool, segment, generation);
-            pool.begin(segment, first);
+            pool.begin(segment, first, 1);
             pool.entry_mut(segment).unwrap().state.last_seq = last;
         }
         pool.truncate(8);

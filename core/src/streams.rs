@@ -183,6 +183,20 @@ impl<'m> StateTable<'m> {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
+    /// Bytes that are free.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.bytes.len().saturating_sub(self.used)
+    }
+
+    /// Bytes by which `set` would make the table grow at most.
+    #[must_use]
+    pub fn growth(&self, key: &[u8], value: &[u8]) -> usize {
+        let freed = self.get(key).map_or(0, |v| entry_len(key, v));
+        let need = if value.is_empty() { 0 } else { entry_len(key, value) };
+        need.saturating_sub(freed)
+    }
+
     /// `true` if `set` would find room.
     #[must_use]
     pub fn has_room(&self, key: &[u8], value: &[u8]) -> bool {

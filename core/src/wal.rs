@@ -13,20 +13,35 @@ use crate::format::row::ItemWriter;
 use crate::format::trailer::Trailer;
 use crate::hal::{Geometry, ReadStorage, Storage};
 
+/// Why bytes were not written.
+#[derive(Debug)]
+pub(crate) enum WriteError<E> {
+    /// The medium failed.
+    Medium(MediumError<E>),
+    /// They do not fit the buffer, the frame or the segment. Sizes are checked before; nothing may be lost in silence
+    /// if one is wrong after all.
+    Misfit,
+}
+
+impl<E> From<MediumError<E>> for WriteError<E> {
+    fn from(e: MediumError<E>) -> Self {
+        Self::Medium(e)
+    }
+}
+
 /// Writes a segment's header, zero-padded to the first frame; returns where that stands.
 pub(crate) fn write_header<S: Storage>(
     s: &mut S,
     g: &Geometry,
     header: &SegmentHeader,
     buf: &mut [u8],
-) -> Result<u32, MediumError<S::Error>> {
+) -> Result<u32, WriteError<S::Error>> {
     let start = header.data_start();
-    if let Some(out) = usize::try_from(start).ok().and_then(|n| buf.get_mut(..n)) {
-        out.fill(0);
-        header.encode(out);
-        let failed = |source| MediumError { doing: Doing::Write, segment: header.segment, offset: 0, source };
-        s.write(g.segment_start(header.segment), out).map_err(failed)?;
-    }
+    let out = usize::try_from(start).ok().and_then(|n| buf.get_mut(..n)).ok_or(WriteError::Misfit)?;
+    out.fill(0);
+    header.encode(out).ok_or(WriteError::Misfit)?;
+    let failed = |source| MediumError { doing: Doing::Write, segment: header.segment, offset: 0, source };
+    s.write(g.segment_start(header.segment), out).map_err(failed)?;
     Ok(start)
 }
 
@@ -38,11 +53,10 @@ pub(crate) fn write_sealed<S: Storage>(
     life: &Life,
     at: u32,
     frame: &Frame,
-) -> Result<u32, MediumError<S::Error>> {
-    let Some(len) = layout.seal(buf, frame, life, at) else { return Ok(at) };
-    let end = at.saturating_add(len);
-    debug_assert!(end <= layout.data_end(), "a frame beyond the end of its segment");
-    let bytes = usize::try_from(len).ok().and_then(|n| buf.get(..n)).unwrap_or_default();
+) -> Result<u32, WriteError<S::Error>> {
+    let len = layout.seal(buf, frame, life, at).ok_or(WriteError::Misfit)?;
+    let end = at.checked_add(len).filter(|end| *end <= layout.data_end()).ok_or(WriteError::Misfit)?;
+    let bytes = usize::try_from(len).ok().and_then(|n| buf.get(..n)).ok_or(WriteError::Misfit)?;
     let start = u64::from(life.segment).saturating_mul(u64::from(layout.segment_bytes));
     let failed = |source| MediumError { doing: Doing::Write, segment: life.segment, offset: at, source };
     s.write(start.saturating_add(u64::from(at)), bytes).map_err(failed)?;
@@ -59,7 +73,7 @@ pub(crate) fn read_trailer<S: ReadStorage>(
     let generation = catalog.pool.get(segment).state.generation;
     let life = Life { store_id: catalog.store_id, segment, generation };
     let at = catalog.layout.data_end();
-    let into = buf.get_mut(..usize::try_from(catalog.layout.frame_unit.max(32)).ok()?)?;
+    let into = buf.get_mut(..usize::try_from(catalog.layout.reserve_bytes).ok()?)?;
     s.read(catalog.geometry.segment_start(segment).checked_add(u64::from(at))?, into).ok()?;
     Trailer::decode(into, &life, at)
 }
@@ -147,7 +161,7 @@ impl LogWriter {
         segment: u32,
         at: u32,
         buf: &mut [u8],
-    ) -> Result<(), MediumError<S::Error>> {
+    ) -> Result<(), WriteError<S::Error>> {
         let state = catalog.pool.get(segment).state;
         let life = Life { store_id: catalog.store_id, segment, generation: state.generation };
         let mut end = at.min(catalog.layout.data_end());
@@ -174,7 +188,8 @@ impl LogWriter {
         let Some(out) = buf.get_mut(..reserve) else { return Ok(()) };
         trailer.encode(out, &life, offset);
         let start = catalog.geometry.segment_start(segment).saturating_add(u64::from(offset));
-        s.write(start, out).map_err(|source| MediumError { doing: Doing::Write, segment, offset, source })
+        s.write(start, out).map_err(|source| MediumError { doing: Doing::Write, segment, offset, source })?;
+        Ok(())
     }
 
     /// Writes the index payload to where it stands in a frame; `None` if there is none or no room.

@@ -33,7 +33,10 @@ pub(crate) enum Found<'b> {
     /// Erased bytes with something behind them (compact media only).
     Blank,
     /// A frame that the caller's buffer cannot hold.
-    TooLarge,
+    TooLarge {
+        /// Its size in bytes.
+        bytes: u32,
+    },
 }
 
 /// A position in a segment.
@@ -110,7 +113,7 @@ impl Walker {
                         return Some(Found::Bad { claimed: true });
                     }
                     self.at = at.saturating_add(frame_bytes);
-                    return Some(Found::TooLarge);
+                    return Some(Found::TooLarge { bytes: frame_bytes });
                 }
                 if (frame_bytes > first || !self.layout.wide) && self.read(s, at, frame_bytes, buf).is_none() {
                     self.at = at.saturating_add(self.layout.frame_unit);

@@ -227,6 +227,8 @@ fn header(geometry: Geometry, segment: u32) -> SegmentHeader {
         floors: 4,
         codec: 1,
         reserve_bytes: geometry.torn_unit,
+        later_bytes: 0,
+        volatile_bound: 0,
     }
 }
 

@@ -119,6 +119,9 @@ fn a_large_commit_is_written_once_and_compressed() {
     for (i, pair) in bodies.chunks(2).enumerate() {
         let rows: Vec<Row<'_>> = pair.iter().map(|b| row(streams[i % 2], b.as_bytes())).collect();
         store.append(&rows, &[(b"cursor", &[u8::try_from(i % 256).unwrap()])]).unwrap();
+        if i == 0 {
+            store.commit().unwrap(); // from now on the entry only changes
+        }
     }
     store.commit().unwrap();
     let stats = store.stats();

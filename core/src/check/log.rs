@@ -9,11 +9,11 @@ use crate::catalog::Catalog;
 use crate::format::bytes::{u32_at, u64_at};
 use crate::format::edit::SegmentState;
 use crate::format::events::{Close, Origin, PreviousEnd};
-use crate::format::frame::{Frame, FrameKind};
-use crate::format::header::{HEADER_BYTES_MAX, SegmentHeader, SegmentKind};
+use crate::format::frame::{Expected, Frame, FrameKind};
+use crate::format::header::{HEADER_BYTES_MAX, SegmentHeader};
 use crate::gaps::{Gap, GapCause};
 use crate::hal::ReadStorage;
-use crate::recovery::{read_header, walker_of};
+use crate::recovery::open_segment;
 use crate::walk::{Found, Walker};
 
 /// Walks all segments. Returns what they say of the edit with number `edit.0`, written by boot `edit.1`.
@@ -142,15 +142,10 @@ struct Log<'a, 'c, R> {
 impl<R: ReadStorage> Log<'_, '_, R> {
     fn segment(&mut self, segment: u32) {
         let state = self.catalog.pool.get(segment).state;
-        let header = read_header(self.s, &self.catalog.geometry, segment, self.buf).filter(|h| {
-            h.kind == SegmentKind::Log && h.store_id == self.catalog.store_id && h.generation == state.generation
-        });
+        let carry = Expected { seq: state.first_seq, ..Expected::default() };
+        let (header, mut walker) = open_segment(self.s, self.catalog, segment, carry, self.buf);
         if let Some(h) = &header {
             self.header(h, &state);
-        }
-        let mut walker = walker_of(self.catalog, segment, state.generation, header.as_ref());
-        if header.is_none() {
-            walker.want.seq = state.first_seq;
         }
         let first_frame = walker.at;
         let mut bad: Option<Bad> = None;
@@ -162,7 +157,7 @@ impl<R: ReadStorage> Log<'_, '_, R> {
                 Some(Found::Blank) => continue,
                 Some(Found::Frame { at, end, frame, payload }) => (Some(Seen::of(at, end, frame, payload)), false),
                 Some(Found::Bad { claimed }) => (None, claimed),
-                Some(Found::TooLarge) => (None, true),
+                Some(Found::TooLarge { .. }) => (None, true),
             };
             match seen {
                 Some(seen) => {

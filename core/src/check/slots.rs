@@ -96,7 +96,7 @@ impl Slot {
             match walker.next(s, buf) {
                 None => break,
                 Some(Found::Frame { at, frame, .. }) => slot.take(at, &frame),
-                Some(Found::Bad { .. } | Found::TooLarge) => slot.broken = slot.broken.or(Some((at, at))),
+                Some(Found::Bad { .. } | Found::TooLarge { .. }) => slot.broken = slot.broken.or(Some((at, at))),
                 Some(Found::Blank) => {}
             }
         }

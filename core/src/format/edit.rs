@@ -30,14 +30,16 @@ pub enum SegmentUse {
 pub struct SegmentState {
     /// What it is used for.
     pub used_for: SegmentUse,
-    /// A scan or recovery found damage in it.
-    pub damaged: bool,
+    /// The origin of a boot stands in it, and with it perhaps the copy of a frame: it is not dropped before its turn.
+    pub holds_boot: bool,
     /// How many numbers a batch that begins here goes on in the next segments.
     pub chain_tail: u32,
     /// How often it was erased.
     pub erase_count: u32,
     /// Generation of its present life.
     pub generation: u64,
+    /// No frame in it is of an earlier boot epoch.
+    pub epoch: u32,
     /// First sequence number adopted from it.
     pub first_seq: u64,
     /// Last sequence number adopted from it; `first_seq - 1` if none.
@@ -119,6 +121,17 @@ impl EditHead {
     }
 }
 
+/// Bytes of a payload up to the end of its operations, without padding; `None` if they are malformed.
+#[must_use]
+pub(crate) fn content_bytes(payload: &[u8]) -> Option<usize> {
+    let (_, mut ops) = EditHead::read(payload)?;
+    let mut end = payload.len().checked_sub(ops.rest().len())?;
+    while ops.next().is_some() {
+        end = payload.len().checked_sub(ops.rest().len())?;
+    }
+    (!ops.malformed).then_some(end)
+}
+
 /// Reads the operations of one frame.
 #[derive(Debug)]
 pub struct Ops<'b> {
@@ -127,12 +140,6 @@ pub struct Ops<'b> {
 }
 
 impl<'b> Ops<'b> {
-    /// `true` if reading ended at a malformed operation.
-    #[must_use]
-    pub fn is_malformed(&self) -> bool {
-        self.malformed
-    }
-
     /// Bytes not read yet.
     #[must_use]
     pub fn rest(&self) -> &'b [u8] {

@@ -114,6 +114,8 @@ pub struct SegmentHeader {
     pub codec: u8,
     /// Number of bytes at the fixed end kept for the trailer.
     pub reserve_bytes: u32,
+    /// Bytes of metadata behind those that this version knows.
+    pub later_bytes: u16,
 }
 
 /// Why bytes are not a segment header.
@@ -139,7 +141,8 @@ impl SegmentHeader {
     }
 
     fn metadata_bytes(&self) -> u32 {
-        METADATA_BYTES.saturating_add(u32::from(self.floors.clamp(1, 4)).saturating_sub(1).saturating_mul(8))
+        let floors = u32::from(self.floors.clamp(1, 4)).saturating_sub(1).saturating_mul(8);
+        METADATA_BYTES.saturating_add(floors).saturating_add(u32::from(self.later_bytes))
     }
 
     /// Offset of the first frame: the end of the header, rounded up to a torn unit, or to a word.
@@ -218,6 +221,9 @@ impl SegmentHeader {
 
     fn decode_ours(bytes: &[u8]) -> Option<Result<Self, HeaderError>> {
         let metadata_at = usize::try_from(u64_at(bytes, 0x08)?).ok()?;
+        if metadata_at != 64 {
+            return None; // where the metadata begins is where frames are counted from
+        }
         let metadata_len = usize::from(u16_at(bytes, 0x10)?);
         let end = metadata_at.checked_add(metadata_len)?;
         let sum = u32_at(bytes, 0x14)?;
@@ -233,7 +239,9 @@ impl SegmentHeader {
         if major > VERSION_MAJOR {
             return Some(Err(HeaderError::NewerVersion { major }));
         }
-        let header = Self::decode_metadata(m, bytes)?;
+        let mut header = Self::decode_metadata(m, bytes)?;
+        let known = usize::try_from(header.metadata_bytes()).ok()?;
+        header.later_bytes = u16::try_from(metadata_len.checked_sub(known)?).ok()?;
         header.is_sane().then_some(Ok(header))
     }
 
@@ -268,6 +276,7 @@ impl SegmentHeader {
             floor_seq,
             floors,
             reserve_bytes: u32::try_from(u64_at(fixed, 0x20)?).ok()?,
+            later_bytes: 0,
         })
     }
 
@@ -281,7 +290,7 @@ impl SegmentHeader {
             && self.segment_bytes.is_multiple_of(self.torn_unit)
             && self.torn_unit.is_multiple_of(self.write_unit)
             && (1..=4).contains(&self.floors)
-            && self.reserve_bytes >= 24
+            && self.reserve_bytes >= super::trailer::TRAILER_BYTES
             && self.data_start() < self.data_end()
     }
 }
@@ -312,6 +321,7 @@ mod tests {
             floors: 4,
             codec: 1,
             reserve_bytes: 512,
+            later_bytes: 0,
         }
     }
 
@@ -353,6 +363,7 @@ mod tests {
     fn fields_appended_by_a_later_minor_version_are_skipped() {
         let mut out = [0u8; 256];
         let len = sample().encode(&mut out).unwrap() as usize;
+        let before = SegmentHeader::decode(&out).unwrap().data_start();
         out[0x10] += 8;
         out[0x41] += 1;
         out[0x14..0x18].fill(0);
@@ -360,7 +371,11 @@ mod tests {
         crc.update(&out[..len + 8]);
         let sum = crc.finish();
         out[0x14..0x18].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&out), Ok(sample()));
+        let header = SegmentHeader::decode(&out).unwrap();
+        assert_eq!(header, SegmentHeader { later_bytes: 8, ..sample() });
+        assert_eq!(header.data_start(), before, "frames begin behind what this version cannot read");
+        let compact = SegmentHeader { torn_unit: 4, write_unit: 4, ..header };
+        assert_eq!(compact.data_start(), HEADER_BYTES_MAX + 8);
     }
 
     #[test]

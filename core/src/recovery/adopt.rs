@@ -56,6 +56,8 @@ pub(super) struct Replay {
     pub(super) next: u64,
     pub(super) durable_upto: u64,
     pub(super) epoch: u32,
+    /// Of the boot that wrote last, for compact frames behind a lost header.
+    pub(super) volatile_bound: u32,
     pub(super) stopped: bool,
     chain: Option<OpenChain>,
     /// Declared holes [from, to) at or above `next`, in order.
@@ -75,6 +77,7 @@ impl Replay {
             next,
             durable_upto,
             epoch: 0,
+            volatile_bound: 0,
             stopped: false,
             chain: None,
             holes: heapless::Vec::new(),
@@ -140,6 +143,9 @@ impl Replay {
         match frame.kind {
             FrameKind::Origin => {
                 let Some((origin, copy)) = Origin::read(payload) else { return };
+                if let Some(entry) = catalog.pool.entry_mut(segment) {
+                    entry.state.holds_boot = true;
+                }
                 if let Some(copy) = copy {
                     self.copy(catalog, segment, at, frame, &copy, cases);
                 }

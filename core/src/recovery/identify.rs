@@ -2,14 +2,15 @@
 //!
 //! Invariants: one damaged header, or one damaged manifest slot, changes neither answer.
 
-use super::walker_of;
+use super::open_segment;
 use crate::catalog::Catalog;
 use crate::error::OpenError;
 use crate::format::edit::SegmentUse;
+use crate::format::frame::Expected;
 use crate::format::header::{HeaderError, MAGIC, SegmentHeader, SegmentKind};
 use crate::hal::{Geometry, ReadStorage};
 use crate::manifest::{SlotScan, read_slot};
-use crate::walk::Found;
+use crate::walk::{Found, Walker};
 
 /// What stands where a segment's header should be.
 enum HeaderFound {
@@ -18,6 +19,7 @@ enum HeaderFound {
     Blank,
     Damaged,
     Foreign,
+    Unreadable,
 }
 
 fn probe_header<S: ReadStorage>(s: &mut S, g: &Geometry, segment: u32, buf: &mut [u8]) -> HeaderFound {
@@ -25,7 +27,7 @@ fn probe_header<S: ReadStorage>(s: &mut S, g: &Geometry, segment: u32, buf: &mut
     let want = want.checked_next_multiple_of(g.read_unit.max(1)).unwrap_or(want);
     let Some(into) = usize::try_from(want).ok().and_then(|n| buf.get_mut(..n)) else { return HeaderFound::Damaged };
     if s.read(g.segment_start(segment), into).is_err() {
-        return HeaderFound::Damaged;
+        return HeaderFound::Unreadable;
     }
     match SegmentHeader::decode(into) {
         Ok(header) => HeaderFound::Valid(header),
@@ -97,7 +99,7 @@ fn identify_by_log<S: ReadStorage>(
 ) -> Result<[SlotScan; 2], OpenError> {
     let g = catalog.geometry;
     let mut newest: Option<SegmentHeader> = None;
-    let (mut foreign, mut damaged) = (false, false);
+    let (mut foreign, mut damaged, mut unreadable) = (None, None, None);
     for segment in 0..g.segments {
         match probe_header(s, &g, segment, buf) {
             HeaderFound::Newer(major) => return Err(OpenError::NewerVersion { major }),
@@ -111,19 +113,24 @@ fn identify_by_log<S: ReadStorage>(
                 }
             }
             HeaderFound::Valid(_) | HeaderFound::Blank => {}
-            HeaderFound::Damaged => damaged = true,
-            HeaderFound::Foreign => foreign = true,
+            // A slot may be what an unfinished format left.
+            HeaderFound::Damaged if catalog.pool.manifest_slots().contains(&segment) => {}
+            HeaderFound::Damaged => damaged = damaged.or(Some(segment)),
+            HeaderFound::Foreign => foreign = foreign.or(Some(segment)),
+            HeaderFound::Unreadable => unreadable = unreadable.or(Some(segment)),
         }
     }
-    match newest {
-        Some(header) => {
-            catalog.store_id = header.store_id;
-            Ok(catalog.pool.manifest_slots().map(|slot| read_slot(s, catalog, slot, buf, false)))
-        }
+    if let Some(header) = newest {
+        catalog.store_id = header.store_id;
+        return Ok(catalog.pool.manifest_slots().map(|slot| read_slot(s, catalog, slot, buf, false)));
+    }
+    // Blank is what gets formatted: nothing that could not be read, or was ours once, may be called so.
+    match (unreadable, damaged, foreign) {
+        (Some(segment), _, _) => Err(OpenError::Unreadable { segment }),
+        (None, Some(segment), _) => Err(OpenError::NoIntactHeader { segment }),
+        (None, None, Some(_)) if slots.is_none() => Err(OpenError::Foreign),
         // Headers of an unfinished format, or nothing at all: no record was ever stored here.
-        None if slots.is_some() || !foreign => Err(OpenError::Blank),
-        None if damaged => Err(OpenError::Foreign),
-        None => Err(OpenError::Foreign),
+        (None, None, _) => Err(OpenError::Blank),
     }
 }
 
@@ -134,11 +141,19 @@ fn identify_by_log<S: ReadStorage>(
 pub(super) fn find_begun<S: ReadStorage>(s: &mut S, catalog: &mut Catalog<'_>, buf: &mut [u8]) -> usize {
     let mut after = 0;
     let mut last_begun = 0;
+    let sealed = catalog.pool.iter().filter(|(_, e)| e.state.used_for == SegmentUse::Sealed);
+    let seq = sealed.map(|(_, e)| e.state.last_seq.saturating_add(1)).max().unwrap_or(1);
+    let mut carry = Expected { seq, ..Expected::default() };
     while let Some(segment) = catalog.pool.announced_after(after) {
-        let generation = catalog.pool.get(segment).state.generation;
-        after = generation;
-        if is_begun(s, catalog, segment, generation, buf) {
-            last_begun = generation;
+        after = catalog.pool.get(segment).state.generation;
+        let (header, mut walker) = open_segment(s, catalog, segment, carry, buf);
+        if header.is_some() || has_frames(s, catalog, &mut walker, buf) {
+            last_begun = after;
+            // Where the next header is lost, its compact frames are inferred from what came before.
+            if !catalog.layout.wide {
+                while walker.next(s, buf).is_some() {}
+            }
+            carry = walker.want;
         }
     }
     mark_begun(catalog, last_begun)
@@ -164,16 +179,20 @@ fn mark_begun(catalog: &mut Catalog<'_>, last_begun: u64) -> usize {
     from
 }
 
-fn is_begun<S: ReadStorage>(s: &mut S, catalog: &Catalog<'_>, segment: u32, generation: u64, buf: &mut [u8]) -> bool {
-    let mut walker = walker_of(catalog, segment, generation, None);
+/// Whether there are frames in a segment without a valid header of its life.
+fn has_frames<S: ReadStorage>(s: &mut S, catalog: &Catalog<'_>, walker: &mut Walker, buf: &mut [u8]) -> bool {
+    let segment = walker.life.segment;
+    let mut valid = || walker.next(s, buf).map(|found| matches!(found, Found::Frame { .. }));
+    if valid() == Some(true) {
+        return true;
+    }
+    let mut rest = false;
+    while let Some(found) = valid() {
+        rest |= found;
+    }
     match probe_header(s, &catalog.geometry, segment, buf) {
-        HeaderFound::Valid(h) if h.store_id == catalog.store_id && h.generation == generation => true,
-        // An older life, or never used: the header write would have been synced before any frame.
-        HeaderFound::Valid(_) | HeaderFound::Blank => {
-            matches!(walker.next(s, buf), Some(Found::Frame { .. }))
-        }
-        HeaderFound::Newer(_) | HeaderFound::Damaged | HeaderFound::Foreign => {
-            core::iter::from_fn(|| walker.next(s, buf).map(|f| matches!(f, Found::Frame { .. }))).any(|valid| valid)
-        }
+        // An older life, or never used: the header would have been synced before any frame.
+        HeaderFound::Valid(_) | HeaderFound::Blank => false,
+        _ => rest,
     }
 }

@@ -40,7 +40,7 @@ use crate::error::OpenError;
 use crate::format::edit::SegmentUse;
 use crate::format::events::{Origin, PreviousEnd};
 use crate::format::frame::{Expected, Frame, FrameKind};
-use crate::format::header::SegmentHeader;
+use crate::format::header::{SegmentHeader, SegmentKind};
 use crate::hal::ReadStorage;
 use crate::manifest::{Manifest, SlotScan, read_slot};
 use crate::walk::{Found, Walker};
@@ -140,13 +140,13 @@ pub(crate) fn mount<S: ReadStorage>(
     let mut cases = Cases::default();
     let mut first_unsealed = find_begun(s, catalog, buf);
     let mut pass = Pass { s, buf, progress, cases: &mut cases, segments_read: 0, frames: 0 };
-    pass.evidence(catalog, first_unsealed, &mut evidence);
+    pass.evidence(catalog, first_unsealed, &mut evidence)?;
     let rebuilt = pick.is_none() || evidence.edit_no > known_edit;
     if rebuilt {
         pass.cases.visit(b'S');
         pass.list_all(catalog, &mut evidence);
         first_unsealed = 0;
-        pass.evidence(catalog, 0, &mut evidence);
+        pass.evidence(catalog, 0, &mut evidence)?;
     }
     let replay = pass.adopt(catalog, first_unsealed, &evidence, rebuilt);
     pass.apply_items(catalog, first_unsealed);
@@ -154,20 +154,32 @@ pub(crate) fn mount<S: ReadStorage>(
     Ok(settle(catalog, &slots, &evidence, &replay, rebuilt, cases, segments_read, frames))
 }
 
-pub(crate) fn walker_of(
+/// The header of a segment's present life, if it is intact, and a walker at its first frame.
+///
+/// Without a header, compact frames are inferred from `carry`, what can follow on the segment before, and from what the
+/// manifest knows.
+pub(crate) fn open_segment<S: ReadStorage>(
+    s: &mut S,
     catalog: &Catalog<'_>,
     segment: u32,
-    generation: u64,
-    header: Option<&SegmentHeader>,
-) -> Walker {
+    carry: Expected,
+    buf: &mut [u8],
+) -> (Option<SegmentHeader>, Walker) {
+    let state = catalog.pool.get(segment).state;
+    let header = read_header(s, &catalog.geometry, segment, buf)
+        .filter(|h| h.kind == SegmentKind::Log && h.store_id == catalog.store_id && h.generation == state.generation);
+    let want = match &header {
+        Some(h) => Expected { seq: h.first_seq, epoch: h.epoch, volatile_bound: h.volatile_bound },
+        None => Expected { epoch: carry.epoch.max(state.epoch), ..carry },
+    };
+    let start = header.as_ref().map_or_else(|| catalog.data_start(), SegmentHeader::data_start);
+    (header, walker_at(catalog, segment, start, want))
+}
+
+fn walker_at(catalog: &Catalog<'_>, segment: u32, at: u32, want: Expected) -> Walker {
+    let generation = catalog.pool.get(segment).state.generation;
     let life = crate::format::crc::Life { store_id: catalog.store_id, segment, generation };
-    let start = header.map_or_else(|| catalog.data_start(), SegmentHeader::data_start);
-    let want = header.map_or(Expected::default(), |h| Expected {
-        seq: h.first_seq,
-        epoch: h.epoch,
-        volatile_bound: h.volatile_bound,
-    });
-    Walker::new(catalog.layout, life, catalog.geometry.read_unit, start, want)
+    Walker::new(catalog.layout, life, catalog.geometry.read_unit, at, want)
 }
 
 /// Reads the frame at a place where `want` was adopted; returns where its payload stands in `buf`.
@@ -179,9 +191,8 @@ pub(crate) fn read_frame<S: ReadStorage>(
     want: &Frame,
     buf: &mut [u8],
 ) -> Option<(usize, usize)> {
-    let generation = catalog.pool.get(segment).state.generation;
-    let mut walker = walker_of(catalog, segment, generation, None);
-    (walker.at, walker.want) = (offset, Expected { seq: want.first_seq, epoch: want.epoch, volatile_bound: 0 });
+    let mut walker =
+        walker_at(catalog, segment, offset, Expected { seq: want.first_seq, epoch: want.epoch, volatile_bound: 0 });
     match walker.next(s, buf)? {
         Found::Frame { frame, payload, .. } => {
             let start = usize::try_from(catalog.layout.payload_at(frame.flags)).ok()?;
@@ -234,7 +245,8 @@ fn settle(
     let epoch = evidence.epoch.saturating_add(1);
     let edit_no = catalog.head.edit_no;
     let unclean = matches!(previous_end, PreviousEnd::Cut);
-    let compact_cut = unclean && !catalog.layout.wide;
+    // A new store too: its first edit may have been cut.
+    let compact_cut = !catalog.layout.wide && !matches!(previous_end, PreviousEnd::Clean);
     let skip = |at: u32| if compact_cut { past_marginal_page(at) } else { at };
     let mut manifest = Manifest::resume(slots, edit_no, rebuilt, skip);
     let marginal_edit = compact_cut && slots.iter().all(|s| s.complete) && slots[0].edit_no != slots[1].edit_no;

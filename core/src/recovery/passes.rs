@@ -4,8 +4,9 @@
 //! items of exactly what the second adopted.
 
 use super::adopt::{Replay, Tail};
-use super::{Cases, read_header, walker_of};
+use super::{Cases, open_segment, read_header};
 use crate::catalog::Catalog;
+use crate::error::MemoryError;
 use crate::format::edit::SegmentUse;
 use crate::format::events::{Close, Origin};
 use crate::format::frame::{Expected, Frame, FrameKind};
@@ -13,6 +14,7 @@ use crate::format::header::{SegmentHeader, SegmentKind};
 use crate::format::row::{Item, Prefix};
 use crate::hal::ReadStorage;
 use crate::manifest::SlotScan;
+use crate::scan::chain_is_whole;
 use crate::walk::Found;
 
 /// What anything valid proves.
@@ -85,39 +87,42 @@ pub(super) struct Pass<'p, 'b, S> {
 }
 
 impl<S: ReadStorage> Pass<'_, '_, S> {
-    fn header(&mut self, catalog: &Catalog<'_>, segment: u32) -> Option<SegmentHeader> {
-        let generation = catalog.pool.get(segment).state.generation;
-        read_header(self.s, &catalog.geometry, segment, self.buf)
-            .filter(|h| h.kind == SegmentKind::Log && h.store_id == catalog.store_id && h.generation == generation)
-    }
-
     /// Pass 1.
-    pub(super) fn evidence(&mut self, catalog: &Catalog<'_>, from: usize, evidence: &mut Evidence) {
+    ///
+    /// # Errors
+    /// A frame is larger than the caller's buffer: nothing may be decided without it.
+    pub(super) fn evidence(
+        &mut self,
+        catalog: &Catalog<'_>,
+        from: usize,
+        evidence: &mut Evidence,
+    ) -> Result<(), MemoryError> {
         // Where a header is lost, compact frames are inferred from the segment before.
         let mut carry = Expected { seq: sealed_upto(catalog, from).saturating_add(1), ..Expected::default() };
         for (i, segment) in catalog.pool.order().iter().copied().enumerate().skip(from) {
             (self.progress)(u32::try_from(i).unwrap_or(0), u32::try_from(catalog.pool.order().len()).unwrap_or(0));
-            let header = self.header(catalog, segment);
+            let (header, mut walker) = open_segment(self.s, catalog, segment, carry, self.buf);
             if let Some(h) = &header {
                 evidence.take_header(h);
             }
             let mut epoch = header.map_or(0, |h| h.epoch);
-            let generation = catalog.pool.get(segment).state.generation;
-            let mut walker = walker_of(catalog, segment, generation, header.as_ref());
-            if header.is_none() {
-                walker.want = carry;
-            }
             while let Some(found) = walker.next(self.s, self.buf) {
-                if let Found::Frame { frame, payload, .. } = found
-                    && frame.epoch >= epoch
-                {
-                    epoch = frame.epoch;
-                    evidence.take_frame(&frame, payload);
+                match found {
+                    Found::Frame { frame, payload, .. } if frame.epoch >= epoch => {
+                        epoch = frame.epoch;
+                        evidence.take_frame(&frame, payload);
+                    }
+                    Found::TooLarge { bytes } => {
+                        let need = usize::try_from(bytes).unwrap_or(usize::MAX);
+                        return Err(MemoryError { name: "frame", have: self.buf.len(), need });
+                    }
+                    _ => {}
                 }
             }
             carry = walker.want;
             self.take_trailer(catalog, segment, evidence);
         }
+        Ok(())
     }
 
     fn take_trailer(&mut self, catalog: &Catalog<'_>, segment: u32, evidence: &mut Evidence) {
@@ -175,17 +180,14 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
     }
 
     fn adopt_segment(&mut self, catalog: &mut Catalog<'_>, segment: u32, replay: &mut Replay) {
-        let header = self.header(catalog, segment);
         let generation = catalog.pool.get(segment).state.generation;
+        let carry = Expected { seq: replay.next, epoch: replay.epoch, volatile_bound: replay.volatile_bound };
+        let (header, mut walker) = open_segment(self.s, catalog, segment, carry, self.buf);
         if let Some(h) = &header {
             replay.epoch = replay.epoch.max(h.epoch);
             replay.mark(catalog, h.void_from, h.first_seq, self.cases);
         } else {
             self.cases.visit(b'C');
-        }
-        let mut walker = walker_of(catalog, segment, generation, header.as_ref());
-        if header.is_none() {
-            walker.want = Expected { seq: replay.next, epoch: replay.epoch, ..walker.want };
         }
         if let Some(entry) = catalog.pool.entry_mut(segment) {
             entry.state.first_seq = replay.next;
@@ -221,26 +223,27 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
                     }
                 }
                 Found::Blank => {}
-                Found::TooLarge => replay.tail.claimed = true,
+                Found::TooLarge { .. } => replay.tail.claimed = true,
             }
         }
+        replay.volatile_bound = walker.want.volatile_bound;
     }
 
     /// Pass 3: names, states and clocks of what was adopted, and only of that.
     pub(super) fn apply_items(&mut self, catalog: &mut Catalog<'_>, from: usize) {
+        let mut chain: Option<((u64, u64), bool)> = None;
         for i in from..catalog.pool.order().len() {
             let Some(segment) = catalog.pool.order().get(i).copied() else { break };
             let entry = catalog.pool.get(segment).state;
-            let header = self.header(catalog, segment);
+            let carry = Expected { seq: entry.first_seq, ..Expected::default() };
+            let (header, mut walker) = open_segment(self.s, catalog, segment, carry, self.buf);
             if let Some(h) = &header {
                 catalog.clocks.set(h.anchor);
             }
-            let mut walker = walker_of(catalog, segment, entry.generation, header.as_ref());
-            if header.is_none() {
-                walker.want.seq = entry.first_seq;
-            }
             let mut next = entry.first_seq;
-            while let Some(found) = walker.next(self.s, self.buf) {
+            loop {
+                let before = walker;
+                let Some(found) = walker.next(self.s, self.buf) else { break };
                 let Found::Frame { frame, payload, .. } = found else { continue };
                 if frame.kind == FrameKind::Origin {
                     let Some((origin, copy)) = Origin::read(payload) else { continue };
@@ -251,9 +254,20 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
                     }
                     continue;
                 }
-                let lost = catalog.gaps.first_in(frame.first_seq, frame.last_seq()).is_some();
-                if !frame.kind.holds_records() || frame.first_seq < next || frame.last_seq() > entry.last_seq || lost {
+                if !frame.kind.holds_records() || frame.first_seq < next || frame.last_seq() > entry.last_seq {
                     continue;
+                }
+                let batch = Prefix::read(payload, frame.flags.is_part()).and_then(|(prefix, _)| prefix.batch);
+                if let Some(batch) = batch {
+                    // What a batch brings counts only if all of it was adopted.
+                    let Some((_, whole)) = chain.filter(|(known, _)| *known == batch) else {
+                        chain = Some((batch, chain_is_whole(self.s, catalog, self.buf, batch)));
+                        walker = before; // the look-ahead has overwritten the frame
+                        continue;
+                    };
+                    if !whole {
+                        continue;
+                    }
                 }
                 next = frame.last_seq().saturating_add(1);
                 apply_frame_items(catalog, &frame, payload);

@@ -27,7 +27,7 @@ impl Scan {
         loop {
             // Seeking may end at a damaged frame: then once more from the start of the segment.
             let sought = if from_start { 0 } else { self.next };
-            let Some(mut place) = Self::open_place(s, catalog, mem, index, sought) else {
+            let Some(mut place) = Self::open_place(s, catalog, mem.frame, index, sought) else {
                 return self.missing(catalog, lowest, self.next);
             };
             let state = catalog.pool.get(place.segment).state;
@@ -47,7 +47,7 @@ impl Scan {
                 let batch = Prefix::read(payload, records.flags.is_part()).and_then(|(prefix, _)| prefix.batch);
                 if let Some(batch) = batch {
                     let known = self.chain.filter(|(b, _)| *b == batch);
-                    let whole = known.map_or_else(|| chain_is_whole(s, catalog, mem, batch), |(_, whole)| whole);
+                    let whole = known.map_or_else(|| chain_is_whole(s, catalog, mem.frame, batch), |(_, whole)| whole);
                     self.chain = Some((batch, whole));
                     if !whole {
                         continue;

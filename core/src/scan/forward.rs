@@ -22,14 +22,14 @@ impl Scan {
         loop {
             let mut place = match self.place.take() {
                 Some(place) if catalog.pool.get(place.segment).state.generation == place.generation => place,
-                _ => match Self::open_place(s, catalog, mem, first_segment(catalog, self.next), self.next) {
+                _ => match Self::open_place(s, catalog, mem.frame, first_segment(catalog, self.next), self.next) {
                     Some(place) => place,
                     None => return self.missing(catalog, self.next, self.end),
                 },
             };
             let before = place.walker;
             let Some(found) = place.walker.next(s, mem.frame) else {
-                match Self::open_place(s, catalog, mem, place.index.saturating_add(1), 0) {
+                match Self::open_place(s, catalog, mem.frame, place.index.saturating_add(1), 0) {
                     Some(next) => self.place = Some(next),
                     None => return self.missing(catalog, self.next, self.end),
                 }
@@ -52,7 +52,7 @@ impl Scan {
             let is_copy = frame.kind == FrameKind::Origin;
             if let Some(batch) = batch {
                 let Some((_, whole)) = self.chain.filter(|(known, _)| *known == batch) else {
-                    self.chain = Some((batch, chain_is_whole(s, catalog, mem, batch)));
+                    self.chain = Some((batch, chain_is_whole(s, catalog, mem.frame, batch)));
                     place.walker = before; // the look-ahead has overwritten the frame
                     self.place = Some(place);
                     continue;
@@ -116,12 +116,12 @@ impl Scan {
             return Step::End;
         }
         if self.place.is_none() && self.next > self.end && self.loaded.is_none() {
-            self.place = Self::open_place(s, catalog, mem, first_segment(catalog, self.next), self.next);
+            self.place = Self::open_place(s, catalog, mem.frame, first_segment(catalog, self.next), self.next);
         }
         while let Some(mut place) = self.place.take() {
             match place.walker.next(s, mem.frame) {
                 None => {
-                    self.place = Self::open_place(s, catalog, mem, place.index.saturating_add(1), 0);
+                    self.place = Self::open_place(s, catalog, mem.frame, place.index.saturating_add(1), 0);
                     if self.place.is_none() {
                         self.closed = true;
                     }

@@ -16,6 +16,7 @@ use crate::format::row::Row;
 use crate::gaps::{Gap, GapCause};
 use crate::hal::ReadStorage;
 use crate::walk::Walker;
+pub(crate) use place::chain_is_whole;
 use rows::{Loaded, row_of};
 
 /// Which records a scan shows. Gaps and events are always shown.

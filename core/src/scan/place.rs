@@ -3,34 +3,28 @@
 //! Invariant: seeking only skips frames that end before the number looked for.
 
 use super::rows::records_in;
-use super::{Place, Scan, ScanMemory};
+use super::{Place, Scan};
 use crate::catalog::Catalog;
-use crate::format::frame::{FrameFlags, FrameKind};
-use crate::format::header::SegmentKind;
+use crate::format::frame::{Expected, FrameFlags, FrameKind};
 use crate::format::row::Prefix;
 use crate::hal::ReadStorage;
-use crate::recovery::{read_header, walker_of};
+use crate::recovery::open_segment;
 use crate::walk::{Found, Walker};
 
 impl Scan {
     pub(super) fn open_place<S: ReadStorage>(
         s: &mut S,
         catalog: &Catalog<'_>,
-        mem: &mut ScanMemory<'_>,
+        frame_buffer: &mut [u8],
         index: usize,
         seq: u64,
     ) -> Option<Place> {
         let segment = *catalog.pool.order().get(index)?;
         let state = catalog.pool.get(segment).state;
-        let header = read_header(s, &catalog.geometry, segment, mem.frame).filter(|h| {
-            h.kind == SegmentKind::Log && h.store_id == catalog.store_id && h.generation == state.generation
-        });
-        let mut walker = walker_of(catalog, segment, state.generation, header.as_ref());
-        if header.is_none() {
-            walker.want.seq = state.first_seq;
-        }
+        let carry = Expected { seq: state.first_seq, ..Expected::default() };
+        let (_, mut walker) = open_segment(s, catalog, segment, carry, frame_buffer);
         if catalog.layout.wide && seq > state.first_seq {
-            seek(s, &mut walker, seq, mem.frame);
+            seek(s, &mut walker, seq, frame_buffer);
         }
         Some(Place { index, segment, generation: state.generation, walker })
     }
@@ -54,21 +48,24 @@ fn seek<S: ReadStorage>(s: &mut S, walker: &mut Walker, seq: u64, buf: &mut [u8]
 }
 
 /// `true` if every part of the batch is there.
-pub(super) fn chain_is_whole<S: ReadStorage>(
+pub(crate) fn chain_is_whole<S: ReadStorage>(
     s: &mut S,
     catalog: &Catalog<'_>,
-    mem: &mut ScanMemory<'_>,
+    frame_buffer: &mut [u8],
     batch: (u64, u64),
 ) -> bool {
     let mut index = catalog.pool.locate(batch.0);
     let mut next = batch.0;
     let mut part = 0u16;
-    while let Some(mut place) = Scan::open_place(s, catalog, mem, index, if part == 0 { batch.0 } else { 0 }) {
-        while let Some(found) = place.walker.next(s, mem.frame) {
+    while let Some(mut place) = Scan::open_place(s, catalog, frame_buffer, index, if part == 0 { batch.0 } else { 0 }) {
+        while let Some(found) = place.walker.next(s, frame_buffer) {
             let Found::Frame { frame, payload, .. } = found else { continue };
             let Some((records, payload, _)) = records_in(&frame, payload) else { continue };
             let state = catalog.pool.get(place.segment).state;
             let is_copy = frame.kind == FrameKind::Origin;
+            if records.first_seq > batch.1 && !is_copy {
+                return false;
+            }
             if !records.flags.is_part() || (!is_copy && records.last_seq() > state.last_seq) {
                 continue;
             }
@@ -86,9 +83,6 @@ pub(super) fn chain_is_whole<S: ReadStorage>(
             }
         }
         index = index.saturating_add(1);
-        if catalog.pool.order().get(index).is_none_or(|s| catalog.pool.get(*s).state.first_seq > batch.1) {
-            return false;
-        }
     }
     false
 }

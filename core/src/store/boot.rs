@@ -64,6 +64,10 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             payload_bytes = self.encode_origin(false); // the copy is too large for any frame
         }
         let frame = self.frame(FrameKind::Origin, next_seq, payload_bytes);
+        let segment = self.log.open.map_or(0, |(segment, _)| segment);
+        if let Some(entry) = self.catalog.pool.entry_mut(segment) {
+            entry.state.holds_boot = true;
+        }
         self.put(&frame)?;
         self.sync_log()
     }

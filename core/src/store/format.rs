@@ -5,6 +5,7 @@ use crate::catalog::{Catalog, Memory, is_usable};
 use crate::error::{Doing, MediumError, OpenError};
 use crate::hal::Storage;
 use crate::manifest::{Manifest, SlotScan};
+use crate::wal::WriteError;
 
 /// Makes an empty store.
 ///
@@ -38,11 +39,13 @@ pub fn format<S: Storage>(
     catalog.tables_dirty = true;
     let blank = [SlotScan::default(); 2];
     let mut manifest = Manifest::resume(&blank, 0, true, |at| at);
-    manifest.publish(storage, &mut catalog, memory.frame)?;
-    if !manifest.is_mirrored() {
+    for _ in 0..2 {
         manifest.publish(storage, &mut catalog, memory.frame)?;
+        if manifest.is_mirrored() {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(FormatError::HalfDone)
 }
 
 /// Why a store could not be made.
@@ -52,6 +55,17 @@ pub enum FormatError<E> {
     Open(OpenError),
     /// The medium failed.
     Medium(MediumError<E>),
+    /// The second copy of the manifest could not be made durable.
+    HalfDone,
+}
+
+impl<E> From<WriteError<E>> for FormatError<E> {
+    fn from(e: WriteError<E>) -> Self {
+        match e {
+            WriteError::Medium(e) => Self::Medium(e),
+            WriteError::Misfit => Self::Open(OpenError::UnusableGeometry),
+        }
+    }
 }
 
 impl<E> From<MediumError<E>> for FormatError<E> {
@@ -65,6 +79,7 @@ impl<E: core::fmt::Debug> core::fmt::Display for FormatError<E> {
         match self {
             Self::Open(e) => e.fmt(f),
             Self::Medium(e) => e.fmt(f),
+            Self::HalfDone => write!(f, "the second copy of the manifest could not be made durable: try again"),
         }
     }
 }

@@ -26,8 +26,10 @@ use crate::hal::{Arena, Storage, StorageError, StorageErrorKind};
 use crate::manifest::Manifest;
 use crate::memtable::{Frozen, Memtable, entry_bytes};
 use crate::recovery::{self, RecoveryReport, Verdict};
-use crate::wal::{self, LogWriter};
+use crate::wal::{self, LogWriter, WriteError};
 
+/// State entries that a batch may carry.
+const STATES_MAX: usize = 64;
 /// How often a failed commit is written elsewhere before the store gives up.
 const ATTEMPTS: usize = 3;
 
@@ -102,6 +104,20 @@ impl<E: StorageError> Stop<E> {
             _ => Self::Medium(e),
         }
     }
+
+    fn of_write(e: WriteError<E>) -> Self {
+        match e {
+            WriteError::Medium(e) => Self::of(e),
+            WriteError::Misfit => Self::ReadOnly(ReadOnlyReason::CommitFailed),
+        }
+    }
+}
+
+/// What state entries add to their table, by memtable.
+#[derive(Debug, Clone, Copy, Default)]
+struct StateBytes {
+    active: usize,
+    frozen: usize,
 }
 
 /// A store that is open for writing.
@@ -122,6 +138,8 @@ pub struct Store<'m, S: Storage, A: Arena> {
     anchor: ClockAnchor,
     volatile_bound: u32,
     ram_limit: u64,
+    /// What state entries that are not durable yet may add to their table.
+    state_bytes: StateBytes,
     started: bool,
     read_only: Option<ReadOnlyReason>,
     stats: Stats,
@@ -136,7 +154,8 @@ fn announce(catalog: &mut Catalog<'_>, segment: u32) {
     catalog.head.next_generation = generation.saturating_add(1);
     let erase_count = catalog.pool.get(segment).state.erase_count.saturating_add(1);
     let used_for = SegmentUse::Announced;
-    catalog.pool.set(segment, SegmentState { used_for, generation, erase_count, ..SegmentState::default() });
+    let epoch = catalog.head.epoch;
+    catalog.pool.set(segment, SegmentState { used_for, generation, epoch, erase_count, ..SegmentState::default() });
     if let Some(entry) = catalog.pool.entry_mut(segment) {
         (entry.begun, entry.ready, entry.pending) = (false, false, false);
     }
@@ -184,6 +203,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             anchor: ClockAnchor { clock_epoch, wall_us: options.wall_us, synchronised: options.synchronised },
             volatile_bound: options.volatile_bound,
             ram_limit: 0,
+            state_bytes: StateBytes::default(),
             started: false,
             read_only: None,
             stats: Stats::default(),
@@ -294,12 +314,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             return Err(StoreError::CommitPending);
         }
         let max = self.record_bytes_max();
-        let room = self.catalog.state_room();
-        for (key, value) in states {
-            if key.len() > STATE_KEY_BYTES_MAX || value.len() > room || !self.catalog.state.has_room(key, value) {
-                return Err(StoreError::TableFull("state entry"));
-            }
-        }
+        let state_bytes = self.check_states(states)?;
         let mut record_bytes = 0usize;
         for row in rows {
             let bytes = row.body.len().saturating_add(row.fields.len());
@@ -326,9 +341,32 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             });
         }
         active.end_batch();
+        self.state_bytes.active = self.state_bytes.active.saturating_add(state_bytes);
         self.stats.records = self.stats.records.saturating_add(rows.len() as u64);
         self.stats.record_bytes = self.stats.record_bytes.saturating_add(record_bytes as u64);
         Ok((first, active.extent().next_seq.saturating_sub(1)))
+    }
+
+    /// Checks that the state entries of a batch will find room when it is durable; returns what they add to the table.
+    fn check_states(&self, states: &[(&[u8], &[u8])]) -> Result<usize, StoreError<S::Error>> {
+        if states.len() > STATES_MAX {
+            return Err(StoreError::TableFull("more than 64 state entries in a batch"));
+        }
+        let max = self.catalog.state_room().min(self.memory.frame.len() / 4);
+        let mut added = 0usize;
+        for (key, value) in states {
+            if key.len() > STATE_KEY_BYTES_MAX || value.len().saturating_add(key.len()) > max {
+                return Err(StoreError::TableFull("state entry of this size"));
+            }
+            added = added.saturating_add(self.catalog.state.growth(key, value));
+        }
+        let room = self.catalog.state.room();
+        let pending = self.state_bytes.active.saturating_add(self.state_bytes.frozen);
+        match added.saturating_add(pending) <= room {
+            true => Ok(added),
+            false if added <= room => Err(StoreError::MemtableFull), // there may be room after a commit
+            false => Err(StoreError::TableFull("state entry")),
+        }
     }
 
     /// The largest batch: what one commit takes, and no more parts than a chain can count.
@@ -370,6 +408,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let Some(active) = self.active.take() else { return Ok(None) };
         let upto = active.extent().next_seq.saturating_sub(1);
         let frozen = active.freeze();
+        self.state_bytes.frozen = core::mem::take(&mut self.state_bytes.active);
         let done = match self.write_entries(&frozen) {
             Ok(()) => Ok(()),
             Err(Stop::ReadOnly(reason)) => Err(self.stop_writing(reason)),
@@ -403,10 +442,12 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         }
         for entry in frozen.entries().filter(|e| !e.is_row) {
             if let Some(Item::State { key, value }) = entry.item() {
-                self.catalog.state.set(key, value);
+                let set = self.catalog.state.set(key, value);
+                debug_assert!(set.is_some(), "room was checked at append");
                 self.catalog.tables_dirty = true;
             }
         }
+        self.state_bytes.frozen = 0;
         self.catalog.pool.none_pending();
         self.catalog.durable_upto = self.catalog.durable_upto.max(ticket.upto);
         self.ram_limit = self.catalog.durable_upto.saturating_add(u64::from(self.volatile_bound));
@@ -541,18 +582,15 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
 
     /// Seals and writes the frame in the frame buffer at the end of the open segment.
     fn put(&mut self, frame: &Frame) -> Result<u32, Stop<S::Error>> {
-        let Some((segment, offset)) = self.log.open else { return Ok(0) };
+        let Some((segment, offset)) = self.log.open else {
+            debug_assert!(false, "a frame without a segment");
+            return Err(Stop::ReadOnly(ReadOnlyReason::CommitFailed));
+        };
         let generation = self.catalog.pool.get(segment).state.generation;
         let life = crate::format::crc::Life { store_id: self.catalog.store_id, segment, generation };
         let layout = self.catalog.layout;
         let end = wal::write_sealed(&mut self.storage, &layout, self.memory.frame, &life, offset, frame);
-        let end = end.map_err(Stop::of)?;
-        if end == offset {
-            // Sizes are checked before a frame is built; if one is wrong after all, nothing may be lost in silence.
-            debug_assert!(false, "a frame that cannot be sealed");
-            return Err(Stop::ReadOnly(ReadOnlyReason::CommitFailed));
-        }
-        self.log.open = Some((segment, end));
+        self.log.open = Some((segment, end.map_err(Stop::of_write)?));
         Ok(offset)
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Doing, ReadOnlyReason};
 use crate::format::edit::{SegmentState, SegmentUse};
 use crate::format::header::{SEGMENTS_MIN, SegmentKind};
 use crate::hal::{Arena, Storage, StorageError, StorageErrorKind};
-use crate::wal;
+use crate::wal::{self, WriteError};
 
 impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     /// Opens the next announced segment; `void_from` and `first_seq` go into its header. Its header is synced, and with
@@ -17,13 +17,14 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let left = self.log.open.take();
         self.top_up(left.map(|(segment, _)| segment))?;
         let (segment, generation) = self.prepare_next()?;
-        self.catalog.pool.begin(segment, first_seq);
+        self.catalog.pool.begin(segment, first_seq, self.catalog.head.epoch);
         self.stats.segments_opened = self.stats.segments_opened.saturating_add(1);
         let mut header = self.catalog.header(SegmentKind::Log, segment, generation);
         (header.first_seq, header.void_from) = (first_seq, void_from);
         header.volatile_bound = self.volatile_bound;
         let geometry = self.catalog.geometry;
-        let start = wal::write_header(&mut self.storage, &geometry, &header, self.memory.frame).map_err(Stop::of)?;
+        let start =
+            wal::write_header(&mut self.storage, &geometry, &header, self.memory.frame).map_err(Stop::of_write)?;
         self.storage.sync().map_err(|source| Stop::of(at(Doing::Sync, segment, 0, source)))?;
         if let Some((old, end)) = left {
             // Its frames are synced now. Index and trailer only help; if they fail, so will what comes next.
@@ -107,9 +108,10 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         for _ in 0..2 {
             let done = self.manifest.publish(&mut self.storage, &mut self.catalog, self.memory.frame);
             if let Err(e) = done {
-                let kind = e.source.kind();
-                let reason = match kind {
-                    StorageErrorKind::ReadOnly => ReadOnlyReason::Medium(kind),
+                let reason = match e {
+                    WriteError::Medium(e) if e.source.kind() == StorageErrorKind::ReadOnly => {
+                        ReadOnlyReason::Medium(StorageErrorKind::ReadOnly)
+                    }
                     _ => ReadOnlyReason::ManifestFailed,
                 };
                 return Err(Stop::ReadOnly(reason));
@@ -122,12 +124,12 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         Err(Stop::ReadOnly(ReadOnlyReason::ManifestFailed))
     }
 
-    /// Makes room: a sealed segment without records goes, or else the oldest one, and the floor rises to the end of its
+    /// Makes room: a sealed segment with neither records nor a boot goes, or else the oldest one, and the floor rises to the end of its
     /// last batch (F6). The one that is being left stays: its trailer is still to be written.
     fn drop_oldest(&mut self, leaving: Option<u32>) -> Option<u32> {
         let state = |s: &u32| self.catalog.pool.get(*s).state;
         let is_sealed = |s: &u32| state(s).used_for == SegmentUse::Sealed && Some(*s) != leaving;
-        let is_empty = |s: &u32| is_sealed(s) && state(s).last_seq < state(s).first_seq;
+        let is_empty = |s: &u32| is_sealed(s) && state(s).last_seq < state(s).first_seq && !state(s).holds_boot;
         let order = self.catalog.pool.order();
         let segment = order.iter().copied().find(is_empty).or_else(|| order.iter().copied().find(is_sealed))?;
         let state = self.catalog.pool.get(segment).state;

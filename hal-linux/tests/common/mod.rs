@@ -34,6 +34,8 @@ pub(crate) fn header(geometry: &Geometry, segment: u32, store_id: u64) -> Segmen
         floors: 4,
         codec: 1,
         reserve_bytes: geometry.torn_unit.max(24),
+        later_bytes: 0,
+        volatile_bound: 0,
     }
 }
 

@@ -61,7 +61,6 @@ struct Segments {
     free: u32,
     manifest: u32,
     retired: u32,
-    damaged: u32,
 }
 
 /// Gaps of one cause.
@@ -133,7 +132,6 @@ fn segments(catalog: &Catalog<'_>) -> Segments {
             SegmentUse::Manifest => sum.manifest += 1,
             SegmentUse::Retired => sum.retired += 1,
         }
-        sum.damaged += u32::from(entry.state.damaged);
     }
     sum
 }
@@ -205,7 +203,6 @@ impl Status {
                 "free": s.free,
                 "manifest": s.manifest,
                 "retired": s.retired,
-                "damaged": s.damaged,
             },
             "fill": self.fill(),
             "gaps": self.gaps.iter().map(|sum| json!({
