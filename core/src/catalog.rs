@@ -138,6 +138,8 @@ pub struct Catalog<'m> {
     pub(crate) clocks: ClockTable<'m>,
     /// Below its class's floor a record is gone.
     pub(crate) floor: [u64; CLASSES_MAX],
+    /// The floors as the last published edit has them: what the header of a roll may prove.
+    pub(crate) published_floor: [u64; CLASSES_MAX],
     /// Of the last edit.
     pub(crate) head: EditHead,
     /// Everything up to here is durable.
@@ -171,6 +173,7 @@ impl<'m> Catalog<'m> {
             state: StateTable::new(m.state),
             clocks: ClockTable::new(m.clocks),
             floor: [1; CLASSES_MAX],
+            published_floor: [1; CLASSES_MAX],
             head: EditHead::default(),
             durable_upto: 0,
             tables_dirty: false,
@@ -186,6 +189,7 @@ impl<'m> Catalog<'m> {
         self.state.clear();
         self.clocks.len = 0;
         self.floor = [1; CLASSES_MAX];
+        self.published_floor = [1; CLASSES_MAX];
         self.head = EditHead::default();
         self.durable_upto = 0;
         self.tables_dirty = false;
@@ -326,6 +330,7 @@ impl<'m> Catalog<'m> {
     pub(crate) fn all_published(&mut self) {
         self.pool.all_published();
         self.streams.set_published(u16::MAX);
+        self.published_floor = self.floor;
         self.tables_dirty = false;
     }
 

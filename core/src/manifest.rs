@@ -229,7 +229,10 @@ impl Manifest {
             let rolls = if i == 0 { roll[0] } else { roll[1] };
             let done = if rolls { self.roll(s, catalog, buf, i) } else { self.append(s, catalog, buf, i) };
             match done {
-                Ok(()) if nth == 0 => (self.current, self.synced) = (i, catalog.head.edit_no),
+                Ok(()) if nth == 0 => {
+                    (self.current, self.synced) = (i, catalog.head.edit_no);
+                    catalog.published_floor = catalog.floor;
+                }
                 Ok(()) => {}
                 Err(e) => {
                     if let Some(slot) = self.slots.get_mut(i) {
@@ -318,7 +321,7 @@ impl Manifest {
             entry.state.erase_count = entry.state.erase_count.saturating_add(1);
         }
         let mut header = catalog.header(SegmentKind::Manifest, segment, generation);
-        header.edit_no = self.synced;
+        (header.edit_no, header.floor_seq) = (self.synced, catalog.published_floor);
         let mut at = crate::wal::write_header(s, &catalog.geometry, &header, buf)?;
         s.sync().map_err(failed(Doing::Sync, 0))?;
         let mut part = BodyPart::default();

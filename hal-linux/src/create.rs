@@ -89,12 +89,19 @@ pub(crate) fn create_with(
     // The lock comes first: only who holds it may remove the file again.
     let file = take_lock(path, file)?;
     let original_bytes = medium::size_bytes(&file, kind).map_err(|e| sort(path, "asking for the size", e))?;
+    // Between making the file and getting its lock, another process may have made its store in it: then it is not ours
+    // to remove any more.
+    let is_new = is_new && original_bytes == 0;
     let mut undo = Undo { path, file: &file, kind, is_new, original_bytes, armed: true };
     refuse_volatile(path, &file, kind, options.allow_volatile)?;
     // What is judged blank must be so on the medium, and not in a cache alone.
     let _ = sys.drop_cache(file.as_fd(), 0, None);
     let probe = Probe { sys: sys.as_ref(), file: &file, kind, size_bytes: original_bytes };
     let content = probe.content().map_err(|e| sort(path, "reading", e))?;
+    let content = match content {
+        Content::Ours(h) if probe.only_slots(&h).map_err(|e| sort(path, "reading", e))? => Content::HalfFormatted,
+        content => content,
+    };
     let old = may_format(path, kind, options.force, content)?;
     let geometry = geometry_for(path, &file, kind, options, original_bytes)?;
     let place = Place { path, file: &file, kind, sys: sys.as_ref(), geometry };

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use lastgasp_core::format::header::{HeaderError, MAGIC, SEGMENT_BYTES_MIN, SEGMENTS_MAX, SegmentHeader};
+use lastgasp_core::format::header::{HeaderError, MAGIC, SEGMENT_BYTES_MIN, SEGMENTS_MAX, SegmentHeader, SegmentKind};
 use rustix::io::Errno;
 
 use crate::geometry::choose_geometry;
@@ -208,6 +208,22 @@ impl Probe<'_> {
             from = slot.saturating_add(window);
         }
         Ok(marked)
+    }
+
+    /// `true` if all there is lies in the two manifest slots of the store that `header` speaks of: no record was ever
+    /// kept there, whether or not its making was cut short.
+    pub(crate) fn only_slots(&self, header: &SegmentHeader) -> Result<bool, Errno> {
+        let segment_bytes = u64::from(header.segment_bytes);
+        let slots = [0, u64::from(header.segments / 2).saturating_mul(segment_bytes)];
+        let mut from = 0;
+        while let Some(at) = self.first_byte(from)? {
+            let Some(slot) = slots.iter().find(|&&slot| (slot..slot.saturating_add(segment_bytes)).contains(&at))
+            else {
+                return Ok(false);
+            };
+            from = slot.saturating_add(segment_bytes);
+        }
+        Ok(header.kind == SegmentKind::Manifest)
     }
 
     /// The next place at or after `at` that can hold something; holes are skipped where the file system tells.

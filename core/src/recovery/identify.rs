@@ -129,32 +129,60 @@ fn identify_by_log<S: ReadStorage>(
         (Some(segment), _, _) => Err(OpenError::Unreadable { segment }),
         (None, Some(segment), _) => Err(OpenError::NoIntactHeader { segment }),
         (None, None, Some(_)) if slots.is_none() => Err(OpenError::Foreign),
-        // Headers of an unfinished format, or nothing at all: no record was ever stored here.
-        (None, None, _) => Err(OpenError::Blank),
+        (None, None, Some(segment)) => Err(OpenError::NoIntactHeader { segment }),
+        // Headers of an unfinished format, or nothing at all: no record was ever stored here, if all the rest is blank.
+        (None, None, None) => match first_not_blank(s, catalog, buf) {
+            Some(segment) => Err(OpenError::NoIntactHeader { segment }),
+            None => Err(OpenError::Blank),
+        },
     }
+}
+
+/// The first segment but the manifest's slots that is neither all zeros nor erased.
+fn first_not_blank<S: ReadStorage>(s: &mut S, catalog: &Catalog<'_>, buf: &mut [u8]) -> Option<u32> {
+    let g = catalog.geometry;
+    let step = u32::try_from(buf.len()).unwrap_or(u32::MAX).min(g.segment_bytes);
+    let step = step.checked_div(g.torn_unit)?.checked_mul(g.torn_unit)?.max(g.torn_unit);
+    (0..g.segments).filter(|segment| !catalog.pool.manifest_slots().contains(segment)).find(|segment| {
+        let mut offset = 0;
+        while offset < g.segment_bytes {
+            let len = step.min(g.segment_bytes.saturating_sub(offset));
+            let into = usize::try_from(len).ok().and_then(|n| buf.get_mut(..n)).unwrap_or_default();
+            let read = s.read(g.segment_start(*segment).saturating_add(u64::from(offset)), into);
+            if read.is_err() || !(into.iter().all(|b| *b == 0) || into.iter().all(|b| *b == 0xFF)) {
+                return true;
+            }
+            offset = offset.saturating_add(len);
+        }
+        false
+    })
 }
 
 /// Marks the announced segments that the log went into; returns the place of the first unsealed one in the order.
 ///
 /// A header is synced before the first frame, so a segment without one holds frames only if the header rotted; then
-/// its first frame, or failing that any frame, gives it away (F2).
+/// any of its frames gives it away (F2).
 pub(super) fn find_begun<S: ReadStorage>(s: &mut S, catalog: &mut Catalog<'_>, buf: &mut [u8]) -> usize {
     let mut after = 0;
     let mut last_begun = 0;
     let sealed = catalog.pool.iter().filter(|(_, e)| e.state.used_for == SegmentUse::Sealed);
     let seq = sealed.map(|(_, e)| e.state.last_seq.saturating_add(1)).max().unwrap_or(1);
     let mut carry = Expected { seq, ..Expected::default() };
+    // Segments are used in the order of their generations: behind one that was looked at to its end in vain, only
+    // what stands at the front is looked for, in case the whole of that one was lost.
+    let mut untouched = false;
     while let Some(segment) = catalog.pool.announced_after(after) {
         after = catalog.pool.get(segment).state.generation;
         let (header, mut walker) = open_segment(s, catalog, segment, carry, buf);
-        if header.is_some() || has_frames(s, catalog, &mut walker, buf) {
-            last_begun = after;
-            // Where the next header is lost, its compact frames are inferred from what came before.
-            if !catalog.layout.wide {
-                while walker.next(s, buf).is_some() {}
-            }
-            carry = walker.want;
+        if header.is_none() && !has_frames(s, &mut walker, untouched, buf) {
+            untouched = true;
+            continue;
         }
+        (last_begun, untouched) = (after, false);
+        if !catalog.layout.wide {
+            while walker.next(s, buf).is_some() {}
+        }
+        carry = walker.want;
     }
     mark_begun(catalog, last_begun)
 }
@@ -179,20 +207,15 @@ fn mark_begun(catalog: &mut Catalog<'_>, last_begun: u64) -> usize {
     from
 }
 
-/// Whether there are frames in a segment without a valid header of its life.
-fn has_frames<S: ReadStorage>(s: &mut S, catalog: &Catalog<'_>, walker: &mut Walker, buf: &mut [u8]) -> bool {
-    let segment = walker.life.segment;
-    let mut valid = || walker.next(s, buf).map(|found| matches!(found, Found::Frame { .. }));
-    if valid() == Some(true) {
-        return true;
+/// Whether there are frames in a segment without a valid header of its life: anywhere, or only at its front.
+fn has_frames<S: ReadStorage>(s: &mut S, walker: &mut Walker, only_front: bool, buf: &mut [u8]) -> bool {
+    while let Some(found) = walker.next(s, buf) {
+        if matches!(found, Found::Frame { .. }) {
+            return true;
+        }
+        if only_front {
+            return false;
+        }
     }
-    let mut rest = false;
-    while let Some(found) = valid() {
-        rest |= found;
-    }
-    match probe_header(s, &catalog.geometry, segment, buf) {
-        // An older life, or never used: the header would have been synced before any frame.
-        HeaderFound::Valid(_) | HeaderFound::Blank => false,
-        _ => rest,
-    }
+    false
 }

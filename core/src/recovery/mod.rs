@@ -266,6 +266,7 @@ fn settle(
     (head.void_from, head.epoch) = (void_from, epoch);
     head.seq_ceiling = head.seq_ceiling.max(next_seq.saturating_sub(1));
     catalog.durable_upto = base;
+    catalog.published_floor = catalog.floor;
     seal_ended(catalog, dirty);
     let resume = last_segment.filter(|_| !dirty).map(|segment| (segment, skip(replay.tail.at)));
     let last_frame = replay.last_frame.filter(|_| unclean);

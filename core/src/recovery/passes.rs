@@ -171,6 +171,14 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
         let start = catalog.floor().max(sealed_upto(catalog, from).saturating_add(1));
         let mut replay = Replay::new(start, evidence.durable_upto);
         for i in from..catalog.pool.order().len() {
+            let segment = catalog.pool.order().get(i).copied();
+            if let Some(entry) = segment.and_then(|segment| catalog.pool.entry_mut(segment)) {
+                // What was known of it counts no more, and must not stop what takes back from going further.
+                (entry.state.first_seq, entry.state.last_seq) = (start, start.saturating_sub(1));
+                entry.state.chain_tail = 0;
+            }
+        }
+        for i in from..catalog.pool.order().len() {
             let Some(segment) = catalog.pool.order().get(i).copied() else { break };
             self.segments_read = self.segments_read.saturating_add(1);
             self.adopt_segment(catalog, segment, &mut replay);

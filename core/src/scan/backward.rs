@@ -20,9 +20,16 @@ impl Scan {
     ) -> Step {
         // The numbers below `lowest` are not looked at yet.
         let mut lowest = self.end.max(catalog.floor());
-        // The origin of the next segment may repeat what is looked for.
-        let mut index =
-            catalog.pool.locate(self.next).saturating_add(1).min(catalog.pool.order().len().saturating_sub(1));
+        // The origin that repeats what is looked for stands in the next segment, or behind boots that stored nothing.
+        let is_empty = |index: usize| {
+            let state = catalog.pool.order().get(index).map(|s| catalog.pool.get(*s).state);
+            state.is_some_and(|state| state.last_seq < state.first_seq)
+        };
+        let last = catalog.pool.order().len().saturating_sub(1);
+        let mut index = catalog.pool.locate(self.next).saturating_add(1).min(last);
+        while is_empty(index) && index < last {
+            index = index.saturating_add(1);
+        }
         let mut from_start = false;
         loop {
             // Seeking may end at a damaged frame: then once more from the start of the segment.

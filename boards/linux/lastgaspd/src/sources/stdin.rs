@@ -1,7 +1,8 @@
 //! Lines of standard input, each one record.
 //!
 //! Invariants: the bodies of the records, each followed by a newline (but the parts of a long line, which are joined),
-//! are the input, byte for byte, whatever is in it; a last line without a newline counts; an empty line is a record;
+//! are the input, byte for byte, whatever is in it; a last line without a newline counts, but if a stop cuts it off it
+//! is a part that says so; an empty line is a record;
 //! memory is bounded by the largest record, however long a line is; waiting for input never delays a stop.
 
 use std::io;
@@ -67,7 +68,8 @@ pub fn run<F: AsFd, E>(input: F, lines: &Lines, intake: &Intake<E>, stop: &Stop,
             return Ended::Closed;
         }
     };
-    match cutter.finish(clock.now_us()) {
+    // Only the end of the input makes a line of what has no newline; on a stop, its writer may not be done with it.
+    match cutter.finish(clock.now_us(), !matches!(ended, Ended::EndOfInput)) {
         Ok(()) => ended,
         Err(Closed) => Ended::Closed,
     }
@@ -156,10 +158,10 @@ impl<'a, E> Cutter<'a, E> {
     }
 
     /// The end of the input: a line without a newline is a line too.
-    fn finish(mut self, now_us: u64) -> Result<(), Closed> {
+    fn finish(mut self, now_us: u64, continued: bool) -> Result<(), Closed> {
         let end = self.parcel.bytes.len();
         if end > self.line {
-            self.push(end, false);
+            self.push(end, continued);
             self.parcel.received_us = now_us;
             return self.intake.send(self.parcel);
         }
@@ -190,7 +192,7 @@ mod tests {
             for chunk in &chunks {
                 cutter.take(chunk, 0).unwrap();
             }
-            cutter.finish(0).unwrap();
+            cutter.finish(0, false).unwrap();
         });
         let mut records = Vec::new();
         while !queue.has_ended() {
