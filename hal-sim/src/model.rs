@@ -233,6 +233,8 @@ pub struct Model {
     floor: (u64, u64),
     closed: Closed,
     next_seq: u64,
+    /// The number that the present boot began with.
+    boot_first: u64,
     epochs: Vec<u32>,
     epoch_maybe: Option<u32>,
     /// The manifest was ruined on purpose: at some time; since the last mount.
@@ -266,6 +268,7 @@ impl Model {
             floor: (1, 1),
             closed: Closed::No,
             next_seq: 1,
+            boot_first: 1,
             epochs: Vec::new(),
             epoch_maybe: None,
             ruined: (false, false),
@@ -326,6 +329,18 @@ impl Model {
         self.closed = Closed::No;
     }
 
+    /// The epoch of a boot that may have written, but has not said so.
+    #[must_use]
+    pub fn epoch_in_doubt(&self) -> Option<u32> {
+        self.epoch_maybe
+    }
+
+    /// The number that the present boot began with.
+    #[must_use]
+    pub fn first_of_boot(&self) -> u64 {
+        self.boot_first
+    }
+
     /// The engine says that everything up to `upto` is durable.
     ///
     /// # Errors
@@ -381,6 +396,7 @@ impl Model {
     /// Both slots of the manifest were ruined on purpose; `surely` if nothing of it is left.
     pub fn ruin_manifest(&mut self, surely: bool) {
         self.ruined = (true, true);
+        self.forgets_boots = true;
         self.must_rebuild = surely;
         self.floor.0 = 1;
     }
@@ -660,6 +676,7 @@ impl Model {
             floor: (seen.floor, seen.floor),
             closed: if seen.previous_end == PreviousEnd::Clean { Closed::Yes } else { Closed::No },
             next_seq: seen.next_seq,
+            boot_first: seen.next_seq,
             epochs,
             epoch_maybe: None,
             ruined: (self.ruined.0 || damage.ledger_hit, false),

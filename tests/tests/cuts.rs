@@ -10,7 +10,9 @@ use lastgasp_hal_sim::driver::faulty::variants;
 use lastgasp_hal_sim::driver::machine::Bench;
 use lastgasp_hal_sim::driver::medium::{Fate, Flash, Medium};
 use lastgasp_hal_sim::driver::rot::{RotReach, closed};
-use lastgasp_hal_sim::driver::workload::{Boot, Ruin, Shape, Shapes, Step, Stop, Workload, append, boot, by_hand, by_seed};
+use lastgasp_hal_sim::driver::workload::{
+    Boot, Ruin, Shape, Shapes, Step, Stop, Workload, append, boot, by_hand, by_seed,
+};
 use lastgasp_hal_sim::outcome::Plan;
 use lastgasp_tests::campaign::{Extent, Options, Profile, run};
 use lastgasp_tests::report::Total;
@@ -40,7 +42,7 @@ fn single_cuts() -> Reach {
 #[test]
 fn a_single_cut_at_any_operation_loses_nothing_acknowledged() {
     let mut workloads = by_hand(&Shapes::disk());
-    workloads.extend((100..110).map(|seed| by_seed(seed, &Shapes::disk())));
+    workloads.extend((100..104).map(|seed| by_seed(seed, &Shapes::disk())));
     let found = explore_all::<SimDisk>(&workloads, single_cuts());
     assert_kept(&found);
     assert!(found.cuts > 4000, "only {} cuts", found.cuts);
@@ -49,23 +51,23 @@ fn a_single_cut_at_any_operation_loses_nothing_acknowledged() {
 
 #[test]
 fn nor_a_single_cut_at_any_operation_loses_nothing_acknowledged() {
-    let reach = Reach { first: Plan { singles: 3, ..Plan::default() }, first_one_in: 6, ..single_cuts() };
+    let reach = Reach { first: Plan { singles: 3, ..Plan::default() }, first_one_in: 30, ..single_cuts() };
     let found = explore_all::<Flash>(&by_hand(&Shapes::nor()), reach);
     assert_kept(&found);
-    assert!(found.cuts > 10_000, "only {} cuts", found.cuts);
+    assert!(found.cuts > 2000, "only {} cuts", found.cuts);
 }
 
 #[test]
 fn a_second_cut_during_recovery_changes_nothing() {
-    let reach = Reach { second_one_in: 5, first_one_in: 2, ..Reach::default() };
-    let found = explore_all::<SimDisk>(&only(&Shapes::disk(), &["w1", "w5", "w7", "w9", "w15", "w17", "g4"]), reach);
+    let reach = Reach { second_one_in: 6, first_one_in: 3, ..Reach::default() };
+    let found = explore_all::<SimDisk>(&only(&Shapes::disk(), &["w1", "w5", "w7", "w9", "w17", "g4"]), reach);
     assert_kept(&found);
     assert!(found.second_cuts > 1000, "only {} second cuts", found.second_cuts);
 }
 
 #[test]
 fn nor_a_second_cut_during_recovery_changes_nothing() {
-    let reach = Reach { first: Plan { singles: 3, ..Plan::default() }, first_one_in: 20, ..Reach::default() };
+    let reach = Reach { first: Plan { singles: 3, ..Plan::default() }, first_one_in: 60, ..Reach::default() };
     let found = explore_all::<Flash>(&only(&Shapes::nor(), &["w1", "w5", "w7", "w17"]), reach);
     assert_kept(&found);
     assert!(found.second_cuts > 1000, "only {} second cuts", found.second_cuts);
@@ -74,18 +76,17 @@ fn nor_a_second_cut_during_recovery_changes_nothing() {
 #[test]
 fn a_failed_sync_loses_nothing_that_was_acknowledged() {
     let mut variants_of = Vec::new();
-    for workload in only(&Shapes::disk(), &["w1", "w4", "w6", "w9", "w10", "g6"]) {
-        variants_of.extend(variants(&workload, 6));
+    for workload in only(&Shapes::disk(), &["w1", "w4", "w9", "g6"]) {
+        variants_of.extend(variants(&workload, 4));
     }
     let found = explore_all::<SimDisk>(&variants_of, Reach { first_one_in: 60, ..single_cuts() });
     assert_kept(&found);
-    assert!(found.cuts > 500, "only {} cuts", found.cuts);
+    assert!(found.cuts > 100, "only {} cuts", found.cuts);
 }
 
 #[test]
 fn every_case_of_the_decision_table_is_visited() {
-    let options =
-        Options { extent: Extent::Smoke, profiles: vec![Profile::Disk, Profile::Nor], seeds: 4, threads: 2 };
+    let options = Options { extent: Extent::Smoke, profiles: vec![Profile::Disk, Profile::Nor], seeds: 4, threads: 2 };
     let rows = run(&options, &|_, _| ());
     let broken: Vec<_> = rows.iter().flat_map(|row| &row.violations).collect();
     assert!(broken.is_empty(), "{broken:?}");
@@ -104,14 +105,14 @@ fn flip_all<M: Medium>(workload: &Workload) {
 
 #[test]
 fn each_flipped_bit_of_a_closed_store_costs_only_the_frame_it_hit() {
-    for workload in only(&Shapes::disk(), &["w2", "w3", "w6", "g4"]) {
+    for workload in only(&Shapes::disk(), &["w3", "g4"]) {
         flip_all::<SimDisk>(&workload);
     }
 }
 
 #[test]
 fn nor_each_flipped_bit_of_a_closed_store_costs_only_the_frame_it_hit() {
-    for workload in only(&Shapes::nor(), &["w3", "w6"]) {
+    for workload in only(&Shapes::nor(), &["w3"]) {
         flip_all::<Flash>(&workload);
     }
 }
@@ -122,9 +123,9 @@ fn on_both(boots: &[Boot], shape_of: fn(&Shapes) -> Shape) {
         let (name, about) = ("scenario".to_owned(), "a scenario");
         Workload { name, about, shape: shape_of(shapes), boots: boots.to_vec() }
     };
-    let reach = Reach { second_one_in: 16, ..Reach::default() };
+    let reach = Reach { first_one_in: 2, second_one_in: 24, ..Reach::default() };
     assert_kept(&explore_all::<SimDisk>(&[workload(&Shapes::disk())], reach));
-    let reach = Reach { first_one_in: 8, second_one_in: 100, ..reach };
+    let reach = Reach { first_one_in: 40, second_one_in: 60, ..reach };
     assert_kept(&explore_all::<Flash>(&[workload(&Shapes::nor())], reach));
 }
 
@@ -167,10 +168,8 @@ fn a_trailer_alone_proves_nothing() {
 
 #[test]
 fn a_number_acknowledged_in_ram_is_never_given_out_again() {
-    let bounded = |bound, stop| Boot {
-        bound,
-        ..boot(vec![append(&[20]), Step::Commit, append(&[20, 20]), append(&[20])], stop)
-    };
+    let bounded =
+        |bound, stop| Boot { bound, ..boot(vec![append(&[20]), Step::Commit, append(&[20, 20]), append(&[20])], stop) };
     on_both(&[bounded(4, CUT), bounded(2, CUT), bounded(0, CUT), bounded(7, Stop::Close), bounded(1, CUT)], plain);
 }
 
@@ -186,7 +185,8 @@ fn a_lost_manifest_brings_nothing_back_that_was_superseded() {
 fn a_sync_that_fails_once_is_not_believed_the_second_time() {
     for effect in [SyncEffect::LooksClean, SyncEffect::StaysDirty] {
         let fail = |at| Step::FailSyncs(FailSync { at, count: 1, effect });
-        let steps = |at| vec![append(&[30]), Step::Commit, fail(at), append(&[40]), Step::Commit, append(&[20]), Step::Commit];
+        let steps =
+            |at| vec![append(&[30]), Step::Commit, fail(at), append(&[40]), Step::Commit, append(&[20]), Step::Commit];
         on_both(&[boot(steps(0), CUT), boot(steps(1), CUT), boot(steps(2), Stop::Close)], plain);
     }
 }

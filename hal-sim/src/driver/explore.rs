@@ -13,6 +13,7 @@ use super::trace::{CutId, TraceId};
 use super::workload::{Boot, Shape, Step, Stop, Workload, append, boot};
 use crate::model::{Damage, Violation};
 use crate::outcome::{Outcome, Plan};
+use lastgasp_core::format::frame::FrameKind;
 use lastgasp_core::hal::ReadStorage;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -266,6 +267,7 @@ impl Explorer {
                 self.tell_cut(cut, &outcome, world);
             }
             let mut world = world.clone();
+            bind(&mut world, &medium, cut, &self.benches[1].shape());
             let [_, second] = &mut self.benches;
             let boots = [boot(vec![append(&[25]), Step::Commit, append(&[12]), Step::Commit], Stop::Close)];
             let result = guarded(|| {
@@ -294,15 +296,17 @@ impl Explorer {
         let ops: Vec<String> = cut.op_log().iter().rev().take(8).rev().map(ToString::to_string).collect();
         let risk: Vec<String> = cut.at_risk().iter().map(|r| format!("{:#x}+{}", r.at, r.len)).collect();
         let model = &world.main;
-        self.story.tell(|| format!(
-            "cut at operation {} ({}), at risk {}, outcome {outcome}; owed: durable up to {}, next {}, {:?}",
-            cut.ops(),
-            ops.join(", "),
-            risk.join(" "),
-            model.durable(),
-            model.next_seq(),
-            model.records().iter().map(|r| (r.seq, r.batch)).collect::<Vec<_>>(),
-        ));
+        self.story.tell(|| {
+            format!(
+                "cut at operation {} ({}), at risk {}, outcome {outcome}; owed: durable up to {}, next {}, {:?}",
+                cut.ops(),
+                ops.join(", "),
+                risk.join(" "),
+                model.durable(),
+                model.next_seq(),
+                model.records().iter().map(|r| (r.seq, r.batch)).collect::<Vec<_>>(),
+            )
+        });
         if self.verbose {
             let after = cut.after(outcome);
             let shape = self.benches[0].shape();
@@ -317,6 +321,24 @@ impl Explorer {
                 self.story.tell(|| hexdump(&image, at..at + len));
             }
         }
+    }
+}
+
+/// Where a mount saw cells that may read differently next time, its verdict binds once its origin is on the medium: then
+/// what it did not see may never come back. The model learns that from the medium, as the call had not returned.
+fn bind<M: Medium>(world: &mut World, medium: &M, cut: &M, shape: &Shape) {
+    let Some(epoch) = world.main.epoch_in_doubt().filter(|_| world.alternative.is_some()) else { return };
+    let geometry = medium.clone().into_storage(shape).geometry();
+    let segments = list(&medium.bytes(), shape, &geometry);
+    let origin = segments.iter().flat_map(|s| &s.frames).find(|f| {
+        f.frame.kind == FrameKind::Origin && f.frame.epoch == epoch && f.frame.first_seq == world.main.first_of_boot()
+    });
+    let in_flight = |at: usize, end: usize| {
+        cut.at_risk().iter().any(|risk| risk.at < end as u64 && (at as u64) < risk.at + risk.len)
+    };
+    if origin.is_some_and(|f| !in_flight(f.bytes.start, f.bytes.end)) {
+        world.main.started();
+        world.alternative = None;
     }
 }
 

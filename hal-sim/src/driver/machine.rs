@@ -134,7 +134,13 @@ impl Bench {
     #[must_use]
     pub fn new(shape: Shape) -> Self {
         let size = shape.rig_size();
-        Self { shape, rig: Rig::new(&size), scan: ScanRig::new(&size), tally: Tally::default(), story: Story::default() }
+        Self {
+            shape,
+            rig: Rig::new(&size),
+            scan: ScanRig::new(&size),
+            tally: Tally::default(),
+            story: Story::default(),
+        }
     }
 
     /// The sizes.
@@ -251,14 +257,12 @@ impl Bench {
         // Made anew from its bytes: the medium holds nobody to what was written before the damage.
         *medium = M::from_bytes(&self.shape, &image);
         self.story.tell(|| format!("{ruin:?} ruined: {hit:x?}"));
-        match ruin {
-            // No record stands in a header.
-            Ruin::LastHeader => Some(Damage { log_hit: true, ..Damage::default() }),
-            _ => {
-                world.main.ruin_manifest(ruin == Ruin::Manifest);
-                None
-            }
+        if ruin != Ruin::LastHeader {
+            world.main.ruin_manifest(ruin == Ruin::Manifest);
         }
+        // No record stands in a header.
+        let log_hit = matches!(ruin, Ruin::LastHeader | Ruin::LastHeaderAndEdits);
+        Some(Damage { log_hit, ..Damage::default() })
     }
 
     /// A read-only mount, compared with what is owed, in both directions.
@@ -310,12 +314,13 @@ fn ruin_of<M: Medium>(medium: &M, shape: &Shape, ruin: Ruin) -> Vec<Range<usize>
     let Some(newest) = log.max_by_key(|s| s.header.generation) else { return Vec::new() };
     let slots = segments.iter().filter(|s| s.header.kind == SegmentKind::Manifest);
     let len = shape.segment_bytes as usize;
+    let start = newest.header.segment as usize * len;
+    let header = start..start + newest.header.encoded_bytes() as usize;
+    let last_edits = slots.filter_map(|s| s.frames.last().map(|f| f.bytes.clone()));
     match ruin {
-        Ruin::LastHeader => {
-            let start = newest.header.segment as usize * len;
-            vec![start..start + newest.header.encoded_bytes() as usize]
-        }
-        Ruin::LastEdits => slots.filter_map(|s| s.frames.last().map(|f| f.bytes.clone())).collect(),
+        Ruin::LastHeader => vec![header],
+        Ruin::LastEdits => last_edits.collect(),
+        Ruin::LastHeaderAndEdits => last_edits.chain([header]).collect(),
         _ => [0, shape.segments as usize / 2].map(|slot| slot * len..(slot + 1) * len).to_vec(),
     }
 }
@@ -390,7 +395,7 @@ struct Hands<'h, 't, 'm, M: Medium> {
 }
 
 type SyncResult<M> = Option<Result<(), ErrorOf<M>>>;
-type ErrorOf<M> = <<M as Medium>::Storage as lastgasp_core::hal::ReadStorage>::Error;
+type ErrorOf<M> = <<M as Medium>::Storage as ReadStorage>::Error;
 
 impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
     fn store(&mut self) -> &mut StoreOf<'m, M> {

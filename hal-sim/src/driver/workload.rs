@@ -133,6 +133,8 @@ pub enum Ruin {
     LastEdits,
     /// The header of the newest segment of the log.
     LastHeader,
+    /// The header of the newest segment of the log, and the last edit in both slots.
+    LastHeaderAndEdits,
 }
 
 /// One boot.
@@ -431,17 +433,14 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
                 boot(vec![append(&[30]), Step::Commit], Stop::Close),
             ],
         ),
-        ("the last edits rot after tears", plain, {
-            let torn = |seed| {
-                let steps = vec![append(&[half]), append(&[half]), append(&[half]), append(&[half]), Step::Begin];
-                boot(steps, Stop::Crash(Fate::Seeded(seed)))
-            };
+        ("the last edits rot after tears", chains, {
+            let torn = |seed| boot(vec![big(5), Step::Begin], Stop::Crash(Fate::Seeded(seed)));
             vec![
                 boot(singles(2, 40), CRASH),
                 torn(1),
                 torn(2),
                 torn(4),
-                boot(singles(1, 40), CRASH),
+                boot(singles(14, 40), CRASH),
                 ruined(Ruin::LastEdits, singles(2, 40), CRASH),
                 boot(singles(1, 40), Stop::Close),
             ]
@@ -450,7 +449,7 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
             let failed = || [singles(2, 40), vec![fail(0, 1, SyncEffect::StaysDirty)], singles(2, 40)].concat();
             vec![
                 boot(failed(), CRASH),
-                ruined(Ruin::LastHeader, singles(1, 40), CRASH),
+                ruined(Ruin::LastHeaderAndEdits, singles(1, 40), CRASH),
                 boot(failed(), Stop::Close),
                 ruined(Ruin::LastHeader, singles(1, 40), Stop::Close),
             ]
