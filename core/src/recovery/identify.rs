@@ -44,6 +44,22 @@ fn probe_header<S: ReadStorage>(s: &mut S, g: &Geometry, segment: u32, buf: &mut
     }
 }
 
+/// The generation that stands in a header which does not verify.
+pub(super) fn legible_generation<S: ReadStorage>(
+    s: &mut S,
+    catalog: &Catalog<'_>,
+    segment: u32,
+    buf: &mut [u8],
+) -> Option<u64> {
+    match probe_header(s, &catalog.geometry, segment, buf) {
+        HeaderFound::Damaged => crate::format::bytes::u64_at(buf, GENERATION_AT),
+        _ => None,
+    }
+}
+
+/// Where the generation stands in a segment.
+const GENERATION_AT: usize = 0x40 + 0x10;
+
 /// The header of a segment, if it verifies and stands where it belongs.
 pub(crate) fn read_header<S: ReadStorage>(
     s: &mut S,
@@ -208,7 +224,7 @@ fn mark_begun(catalog: &mut Catalog<'_>, last_begun: u64) -> usize {
 }
 
 /// Whether there are frames in a segment without a valid header of its life: anywhere, or only at its front.
-fn has_frames<S: ReadStorage>(s: &mut S, walker: &mut Walker, only_front: bool, buf: &mut [u8]) -> bool {
+pub(super) fn has_frames<S: ReadStorage>(s: &mut S, walker: &mut Walker, only_front: bool, buf: &mut [u8]) -> bool {
     while let Some(found) = walker.next(s, buf) {
         if matches!(found, Found::Frame { .. }) {
             return true;

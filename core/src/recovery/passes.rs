@@ -4,6 +4,7 @@
 //! items of exactly what the second adopted.
 
 use super::adopt::{Replay, Tail};
+use super::identify::{has_frames, legible_generation};
 use super::{Cases, open_segment, read_header};
 use crate::catalog::Catalog;
 use crate::error::MemoryError;
@@ -151,6 +152,7 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
             entry.begun = true;
         }
         for segment in 0..catalog.geometry.segments {
+            self.list_by_frames(catalog, segment, evidence);
             let Some(entry) = catalog.pool.entry_mut(segment) else { continue };
             entry.dirty = true;
             entry.begun |= matches!(entry.state.used_for, SegmentUse::Announced | SegmentUse::Sealed);
@@ -158,6 +160,28 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
         catalog.pool.sort_order(|e| e.begun);
         let floor = catalog.floor();
         catalog.gaps.raise_floor(floor);
+    }
+
+    /// Of a damaged header the generation may still be legible: if frames verify under it, it is right.
+    fn list_by_frames(&mut self, catalog: &mut Catalog<'_>, segment: u32, evidence: &mut Evidence) {
+        let entry = catalog.pool.get(segment);
+        if entry.begun || entry.state.used_for != SegmentUse::Free {
+            return;
+        }
+        let Some(generation) = legible_generation(self.s, catalog, segment, self.buf) else { return };
+        if let Some(entry) = catalog.pool.entry_mut(segment) {
+            entry.state.generation = generation;
+        }
+        let carry = Expected { seq: 1, ..Expected::default() };
+        let (_, mut walker) = open_segment(self.s, catalog, segment, carry, self.buf);
+        let found = has_frames(self.s, &mut walker, false, self.buf);
+        let Some(entry) = catalog.pool.entry_mut(segment) else { return };
+        if found {
+            (entry.state.used_for, entry.begun) = (SegmentUse::Announced, true);
+            evidence.generation = evidence.generation.max(generation);
+        } else {
+            entry.state.generation = 0;
+        }
     }
 
     /// Pass 2.

@@ -96,7 +96,7 @@ impl Scan {
             && let Some((records, _, at)) = records_in(&frame, payload)
         {
             let start = usize::try_from(catalog.layout.payload_at(frame.flags)).unwrap_or(0).saturating_add(at);
-            self.load(mem, &records, start);
+            self.load(catalog, mem, &records, start);
         }
         match self.take_loaded() {
             Some(seq) => Step::Record(seq),

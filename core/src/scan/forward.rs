@@ -74,7 +74,7 @@ impl Scan {
             if first > self.next {
                 return self.missing(catalog, self.next, first.saturating_sub(1).min(self.end));
             }
-            if self.load(mem, &records, start)
+            if self.load(catalog, mem, &records, start)
                 && let Some(seq) = self.take_loaded()
             {
                 return Step::Record(seq);

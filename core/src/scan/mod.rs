@@ -192,6 +192,7 @@ impl Scan {
                 Step::Record(seq) => match self.record(catalog, mem, seq) {
                     Some(record) if self.options.filter.matches(&record) => break seq,
                     Some(_) => {}
+                    None if self.loaded.is_some_and(|loaded| loaded.is_left_out(mem, seq)) => {}
                     None => return Some(Entry::Gap(Gap::new(seq, seq, true, GapCause::Rot))),
                 },
             }

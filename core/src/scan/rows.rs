@@ -3,9 +3,11 @@
 //! Invariant: a record is found by its number alone, wherever the frame puts it.
 
 use super::{Scan, ScanMemory};
+use crate::catalog::Catalog;
 use crate::format::events::Origin;
 use crate::format::frame::{Frame, FrameKind};
 use crate::format::row::{Item, ItemReader, Prefix, Row};
+use crate::sstable::{self, BlockInfo};
 
 /// The frame whose records are being given out.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,12 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// The record was left out when the group was decoded: the filter does not want it.
+    pub(super) fn is_left_out(&self, mem: &ScanMemory<'_>, seq: u64) -> bool {
+        let index = seq.checked_sub(self.first_seq).and_then(|i| usize::try_from(i).ok());
+        self.in_raw && index.and_then(|i| mem.slots.get(i)) == Some(&sstable::ABSENT)
+    }
+
     pub(super) fn last_seq(&self) -> u64 {
         self.first_seq.saturating_add(u64::from(self.count)).saturating_sub(1)
     }
@@ -28,14 +36,23 @@ impl Loaded {
 
 impl Scan {
     /// Makes the frame's records ready to be given out; `false` if it cannot be decoded.
-    pub(super) fn load(&mut self, mem: &mut ScanMemory<'_>, frame: &Frame, start: usize) -> bool {
+    pub(super) fn load(
+        &mut self,
+        catalog: &Catalog<'_>,
+        mem: &mut ScanMemory<'_>,
+        frame: &Frame,
+        start: usize,
+    ) -> bool {
         let len = usize::try_from(frame.payload_bytes).unwrap_or(0);
         let end = start.saturating_add(len);
         let ScanMemory { frame: buffer, raw, slots } = mem;
         let Some(payload) = buffer.get(start..end) else { return false };
         if frame.kind == FrameKind::RowGroup {
             let Some((prefix, _)) = Prefix::read(payload, frame.flags.is_part()) else { return false };
-            let decoded = crate::sstable::decode(payload, frame, raw, slots);
+            // Sub-blocks that the filter cannot want are not even unpacked.
+            let (filter, clock) = (self.options.filter, catalog.clocks.get(prefix.clock_epoch));
+            let keep = |block: &BlockInfo| block.may_match(&filter, clock);
+            let decoded = sstable::decode_where(payload, frame, raw, slots, keep);
             self.loaded = decoded.map(|len| Loaded {
                 first_seq: frame.first_seq,
                 count: frame.count,
