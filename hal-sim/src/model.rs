@@ -1,7 +1,7 @@
 //! The reference model: what a store may and must show after a cut.
 //!
-//! It knows what was handed to the engine and what the engine acknowledged, and nothing of how records are stored. After
-//! every mount [`Model::check`] compares what the mount shows ([`Seen`]) with the promises:
+//! It knows what was handed to the engine and what the engine acknowledged, and nothing of how records are stored.
+//! After every mount [`Model::check`] compares what the mount shows ([`Seen`]) with the promises:
 //! - P1: nothing acknowledged as durable is missing, unless retention published a floor above it;
 //! - P2: what survives is a prefix of the batches, each whole, and the state entries are those of that prefix;
 //! - P3: nothing invented, altered, shown twice, out of order, or back from the dead;

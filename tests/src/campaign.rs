@@ -152,19 +152,21 @@ fn tasks(options: &Options) -> Vec<Task> {
         let seeded = (0..options.seeds).map(|seed| by_seed(seed, &shapes));
         let cuts = by_hand.iter().cloned().chain(seeded);
         tasks.extend(cuts.map(|workload| Task { profile, kind: Kind::Cuts, workload }));
-        if options.extent == Extent::Smoke {
-            continue;
-        }
         if profile == Profile::Disk {
             // Row groups change what is written, not when: two of them are enough but for the long campaign.
             let chosen = by_hand.iter().filter(|workload| {
-                let rows = workload.name.starts_with('w');
-                rows || options.extent == Extent::Full || ["g4", "g6"].contains(&workload.name.as_str())
+                let name = workload.name.as_str();
+                match options.extent {
+                    Extent::Smoke => ["w9", "w12", "w15"].contains(&name),
+                    Extent::Short => name.starts_with('w') || ["g4", "g6"].contains(&name),
+                    Extent::Full => true,
+                }
             });
             tasks.extend(chosen.cloned().map(|workload| Task { profile, kind: Kind::Failures, workload }));
         }
         let damaged = by_hand.iter().filter(|workload| match options.extent {
-            Extent::Smoke | Extent::Short => ["w2", "w3", "w6", "g4", "g6"].contains(&workload.name.as_str()),
+            Extent::Smoke => profile == Profile::Disk && workload.name == "w3",
+            Extent::Short => ["w2", "w3", "w6", "g4", "g6"].contains(&workload.name.as_str()),
             Extent::Full => true,
         });
         tasks.extend(damaged.cloned().map(|workload| Task { profile, kind: Kind::Rot, workload }));

@@ -164,7 +164,7 @@ pub fn json(rows: &[Row], time: Duration) -> String {
         writeln!(
             out,
             "    {{\"medium\": {}, \"kind\": {}, \"workload\": {}, \"cuts\": {}, \"second_cuts\": {}, \"mounts\": {}, \
-             \"flips\": {}, \"seconds\": {:.3}, \"broken\": {{{}}}, \"ids\": [{}]}}{}",
+             \"flips\": {}, \"cases\": {}, \"seconds\": {:.3}, \"broken\": {{{}}}, \"ids\": [{}]}}{}",
             quoted(row.profile.name()),
             quoted(kind_name(row.kind)),
             quoted(&row.workload),
@@ -172,6 +172,7 @@ pub fn json(rows: &[Row], time: Duration) -> String {
             row.second_cuts,
             row.tally.mounts,
             row.flips.0,
+            quoted(&Cases(row.tally.cases).letters().collect::<String>()),
             row.time.as_secs_f64(),
             broken.join(", "),
             ids.join(", "),
@@ -182,7 +183,8 @@ pub fn json(rows: &[Row], time: Duration) -> String {
     writeln!(
         out,
         "  ],\n  \"cuts\": {}, \"second_cuts\": {}, \"mounts\": {}, \"operations\": {}, \"flips\": {},\n  \
-         \"acknowledged\": {}, \"acknowledged_lost\": {}, \"refused_opens\": {}, \"invented\": {}, \"false_rot\": {},\n  \
+         \"acknowledged\": {}, \"acknowledged_lost\": {}, \"refused_opens\": {}, \"invented\": {}, \
+         \"false_rot\": {},\n  \
          \"violations\": {}, \"cases_missing\": {}, \"seconds\": {:.3}\n}}",
         total.cuts,
         total.second_cuts,

@@ -39,7 +39,9 @@ fn boot<S: Storage>(medium: S, size: &RigSize, count: u32, close: bool) -> S {
     let streams = [store.stream("app"), store.stream("kernel")];
     for _ in 0..count {
         let seq = store.next_seq();
-        store.append(&[row(streams[usize::from(seq % 2 == 0)], format!("record {seq}").as_bytes())], &[]).unwrap();
+        store
+            .append(&[row(streams[usize::from(seq.is_multiple_of(2))], format!("record {seq}").as_bytes())], &[])
+            .unwrap();
         store.commit().unwrap();
     }
     if close {
@@ -190,7 +192,7 @@ fn a_filter_shows_the_same_records_of_a_row_group_as_of_rows() {
         let streams = [store.stream("app"), store.stream("kernel")];
         for n in 1..=150u32 {
             let body = format!("record {n}");
-            store.append(&[row(streams[usize::from(n % 2 == 0)], body.as_bytes())], &[]).unwrap();
+            store.append(&[row(streams[usize::from(n.is_multiple_of(2))], body.as_bytes())], &[]).unwrap();
         }
         store.commit().unwrap();
         store.close().unwrap();

@@ -89,6 +89,7 @@ fn a_store_cut_short_to_any_length_opens_or_is_refused_with_words() {
 
 /// One random damage; returns the bytes it touched.
 fn mutate(image: &mut [u8], rng: &mut Rng) -> Vec<Range<usize>> {
+    let one = |at: usize| std::iter::once(at..at + 1).collect();
     let sectors = image.len() / 512;
     let sector = |rng: &mut Rng| {
         let start = rng.index(sectors) * 512;
@@ -98,12 +99,12 @@ fn mutate(image: &mut [u8], rng: &mut Rng) -> Vec<Range<usize>> {
         0 => {
             let at = rng.index(image.len());
             image[at] = rng.byte();
-            vec![at..at + 1]
+            one(at)
         }
         1 => {
             let at = rng.index(image.len());
             image[at] ^= 1 << rng.below(8);
-            vec![at..at + 1]
+            one(at)
         }
         2 => {
             let range = sector(rng);
@@ -131,9 +132,9 @@ fn mutate(image: &mut [u8], rng: &mut Rng) -> Vec<Range<usize>> {
     }
 }
 
-/// The records that no damage explains the loss of: their frames (of a chain, all parts) were not touched, nor were both
-/// copies of the manifest, without which a damaged header hides a whole segment. A segment whose header and first frame
-/// are both gone looks as if the log had never come there.
+/// The records that no damage explains the loss of: their frames (of a chain, all parts) were not touched, nor were
+/// both copies of the manifest, without which a damaged header hides a whole segment. A segment whose header and first
+/// frame are both gone looks as if the log had never come there.
 fn untouched(segments: &[SegmentAt], shape: &Shape, touched: &[Range<usize>]) -> Vec<u64> {
     let hit = |range: &Range<usize>| touched.iter().any(|t| t.start < range.end && range.start < t.end);
     let segment = |n: u32| n as usize * shape.segment_bytes as usize..(n as usize + 1) * shape.segment_bytes as usize;

@@ -12,8 +12,8 @@ use crate::hal::{Arena, Storage};
 use crate::memtable::{Entries, Entry, Frozen};
 use crate::sstable;
 
-/// Most bytes of a row group's records as rows; at most two frame buffers too. Four times as much packs no better by LZ4
-/// (its window is 64 KiB), and one damaged bit costs the whole group.
+/// Most bytes of a row group's records as rows; at most two frame buffers too. Four times as much packs no better by
+/// LZ4 (its window is 64 KiB), and one damaged bit costs the whole group.
 pub const GROUP_ROWS_BYTES_MAX: usize = 1 << 20;
 /// Most records of a row group.
 pub const GROUP_RECORDS_MAX: u32 = 65_536;

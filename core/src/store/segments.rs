@@ -124,8 +124,8 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         Err(Stop::ReadOnly(ReadOnlyReason::ManifestFailed))
     }
 
-    /// Makes room: a sealed segment with neither records nor a boot goes, or else the oldest one, and the floor rises to the end of its
-    /// last batch (F6). The one that is being left stays: its trailer is still to be written.
+    /// Makes room: a sealed segment with neither records nor a boot goes, or else the oldest one, and the floor rises
+    /// to the end of its last batch (F6). The one that is being left stays: its trailer is still to be written.
     fn drop_oldest(&mut self, leaving: Option<u32>) -> Option<u32> {
         let state = |s: &u32| self.catalog.pool.get(*s).state;
         let is_sealed = |s: &u32| state(s).used_for == SegmentUse::Sealed && Some(*s) != leaving;

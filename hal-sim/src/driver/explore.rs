@@ -324,8 +324,8 @@ impl Explorer {
     }
 }
 
-/// Where a mount saw cells that may read differently next time, its verdict binds once its origin is on the medium: then
-/// what it did not see may never come back. The model learns that from the medium, as the call had not returned.
+/// Where a mount saw cells that may read differently next time, its verdict binds once its origin is on the medium:
+/// then what it did not see may never come back. The model learns that from the medium, as the call had not returned.
 fn bind<M: Medium>(world: &mut World, medium: &M, cut: &M, shape: &Shape) {
     let Some(epoch) = world.main.epoch_in_doubt().filter(|_| world.alternative.is_some()) else { return };
     let geometry = medium.clone().into_storage(shape).geometry();

@@ -330,7 +330,8 @@ fn ruin_of<M: Medium>(medium: &M, shape: &Shape, ruin: Ruin) -> Vec<Range<usize>
 pub fn describe_mount(report: &RecoveryReport, seen: &Seen) -> String {
     let cases: String = report.cases.letters().collect();
     format!(
-        "mount: previous end {:?}, adopted up to {}, durable up to {}, next {}, epoch {}, floor {}, cases {cases}{}\n  {}",
+        "mount: previous end {:?}, adopted up to {}, durable up to {}, next {}, epoch {}, floor {}, \
+         cases {cases}{}\n  {}",
         report.previous_end,
         report.adopted_upto,
         report.durable_upto,
