@@ -130,7 +130,7 @@ fn reach_of(extent: Extent, profile: Profile, kind: Kind) -> Reach {
         (Extent::Smoke, Profile::Disk, _) => (64, 0),
         (Extent::Short, Profile::Disk, Kind::Cuts) => (1, 6),
         (Extent::Short, Profile::Nor, Kind::Cuts) => (4, 300),
-        (Extent::Short, Profile::Disk, _) => (30, 50),
+        (Extent::Short, Profile::Disk, _) => (40, 50),
         (Extent::Full, Profile::Disk, Kind::Cuts) => (1, 1),
         (Extent::Full, Profile::Nor, Kind::Cuts) => (1, 8),
         (Extent::Full, Profile::Disk, _) => (1, 8),
@@ -157,7 +157,7 @@ fn tasks(options: &Options) -> Vec<Task> {
             let chosen = by_hand.iter().filter(|workload| {
                 let name = workload.name.as_str();
                 match options.extent {
-                    Extent::Smoke => ["w9", "w12", "w15"].contains(&name),
+                    Extent::Smoke => name == "w15",
                     Extent::Short => name.starts_with('w') || ["g4", "g6"].contains(&name),
                     Extent::Full => true,
                 }
@@ -165,7 +165,7 @@ fn tasks(options: &Options) -> Vec<Task> {
             tasks.extend(chosen.cloned().map(|workload| Task { profile, kind: Kind::Failures, workload }));
         }
         let damaged = by_hand.iter().filter(|workload| match options.extent {
-            Extent::Smoke => profile == Profile::Disk && workload.name == "w3",
+            Extent::Smoke => profile == Profile::Nor && workload.name == "w2",
             Extent::Short => ["w2", "w3", "w6", "g4", "g6"].contains(&workload.name.as_str()),
             Extent::Full => true,
         });
@@ -233,7 +233,7 @@ fn run_task<M: Medium>(task: &Task, extent: Extent) -> Row {
         Kind::Cuts => row.take(Explorer::new(workload.shape, reach).explore::<M>(workload)),
         Kind::Failures => {
             let places = match extent {
-                Extent::Smoke => 2,
+                Extent::Smoke => 3,
                 Extent::Short => 5,
                 Extent::Full => 40,
             };

@@ -405,7 +405,7 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
             plain,
             vec![
                 boot(
-                    [singles(3, 40), (0..6).flat_map(|_| [append(&[half]), Step::Commit]).collect()].concat(),
+                    [singles(3, 40), (0..16).flat_map(|_| [append(&[half]), Step::Commit]).collect()].concat(),
                     Stop::Close,
                 ),
                 ruined(Ruin::Manifest, singles(3, 40), CRASH),
