@@ -178,20 +178,19 @@ fn apply_payload(catalog: &mut Catalog<'_>, payload: &[u8]) {
 }
 
 impl Manifest {
-    /// Goes on with the slots that recovery read. `all` forces both to be rolled (a new store, or a rebuild); `skip` is
-    /// how far from its end a slot is written on after an unclean stop.
-    pub(crate) fn resume(scans: &[SlotScan; 2], edit_no: u64, all: bool, skip: impl Fn(u32) -> u32) -> Self {
+    /// Goes on with the slots that recovery read. `all` forces both to be rolled (a new store, or a rebuild).
+    pub(crate) fn resume(scans: &[SlotScan; 2], edit_no: u64, all: bool) -> Self {
         let slots = scans.map(|scan| Slot {
             generation: scan.header.map_or(0, |h| h.generation),
-            at: skip(scan.end),
+            at: scan.end,
             roll: all || scan.dirty || !scan.complete || scan.edit_no != edit_no,
         });
         let current = usize::from(all || (slots[0].roll && !slots[1].roll));
         Self { slots, current, synced: edit_no }
     }
 
-    /// On an ordered medium, after an unclean stop: the last edit stands in one slot only, so its last word may be
-    /// metastable. Nothing proves it until both slots are written anew.
+    /// On a compact medium, after an unclean stop: the words behind the last edit, or its own last ones, may be metastable.
+    /// Both slots are written anew, and until then nothing proves that edit.
     pub(crate) fn distrust_last_edit(&mut self) {
         self.synced = self.synced.saturating_sub(1);
         for slot in &mut self.slots {

@@ -99,7 +99,7 @@ pub(crate) fn create_with(
     let probe = Probe { sys: sys.as_ref(), file: &file, kind, size_bytes: original_bytes };
     let content = probe.content().map_err(|e| sort(path, "reading", e))?;
     let content = match content {
-        Content::Ours(h) if probe.only_slots(&h).map_err(|e| sort(path, "reading", e))? => Content::HalfFormatted,
+        Content::Ours(h) if probe.is_half_made(&h).map_err(|e| sort(path, "reading", e))? => Content::HalfFormatted,
         content => content,
     };
     let old = may_format(path, kind, options.force, content)?;

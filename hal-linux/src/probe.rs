@@ -210,20 +210,21 @@ impl Probe<'_> {
         Ok(marked)
     }
 
-    /// `true` if all there is lies in the two manifest slots of the store that `header` speaks of: no record was ever
-    /// kept there, whether or not its making was cut short.
-    pub(crate) fn only_slots(&self, header: &SegmentHeader) -> Result<bool, Errno> {
+    /// `true` if all there is lies in the two manifest slots of the store that `header` speaks of, and one of them has a
+    /// header alone: the making of that store was cut short before anything was kept.
+    pub(crate) fn is_half_made(&self, header: &SegmentHeader) -> Result<bool, Errno> {
         let segment_bytes = u64::from(header.segment_bytes);
         let slots = [0, u64::from(header.segments / 2).saturating_mul(segment_bytes)];
+        let mut has_body = [false; 2];
         let mut from = 0;
         while let Some(at) = self.first_byte(from)? {
-            let Some(slot) = slots.iter().find(|&&slot| (slot..slot.saturating_add(segment_bytes)).contains(&at))
-            else {
-                return Ok(false);
-            };
-            from = slot.saturating_add(segment_bytes);
+            let inside = |slot: u64| at >= slot && at < slot.saturating_add(segment_bytes);
+            let Some(i) = slots.iter().position(|slot| inside(*slot)) else { return Ok(false) };
+            let body = slots[i].saturating_add(u64::from(header.data_start()));
+            has_body[i] |= at >= body;
+            from = if at < body { body } else { slots[i].saturating_add(segment_bytes) };
         }
-        Ok(header.kind == SegmentKind::Manifest)
+        Ok(header.kind == SegmentKind::Manifest && has_body != [true; 2])
     }
 
     /// The next place at or after `at` that can hold something; holes are skipped where the file system tells.

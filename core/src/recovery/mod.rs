@@ -103,7 +103,7 @@ pub(crate) struct Verdict {
     pub(crate) resume: Option<(u32, u32)>,
     /// Segment, offset and header of the last frame adopted, after an unclean stop.
     pub(crate) last_frame: Option<(u32, u32, Frame)>,
-    /// The last edit stands in one slot only, on a medium with metastable words.
+    /// The manifest may end in a metastable edit: it is written anew before anything else.
     pub(crate) marginal_edit: bool,
 }
 
@@ -248,8 +248,9 @@ fn settle(
     // A new store too: its first edit may have been cut.
     let compact_cut = !catalog.layout.wide && !matches!(previous_end, PreviousEnd::Clean);
     let skip = |at: u32| if compact_cut { past_marginal_page(at) } else { at };
-    let mut manifest = Manifest::resume(slots, edit_no, rebuilt, skip);
-    let marginal_edit = compact_cut && slots.iter().all(|s| s.complete) && slots[0].edit_no != slots[1].edit_no;
+    let mut manifest = Manifest::resume(slots, edit_no, rebuilt);
+    // An edit may have been under way and read as nothing now, and as itself at the next mount.
+    let marginal_edit = compact_cut && !rebuilt;
     if marginal_edit {
         manifest.distrust_last_edit();
     }

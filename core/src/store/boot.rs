@@ -28,7 +28,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         }
         let mut result = Ok(());
         if self.verdict.marginal_edit {
-            // The last edit may be metastable: settle the manifest before anything proves that edit.
+            // Settle the manifest before anything is written that its last edit does not know of.
             self.publish().map_err(|stop| self.stopped(stop))?;
         }
         for _ in 0..ATTEMPTS {

@@ -38,7 +38,7 @@ pub fn format<S: Storage>(
     }
     catalog.tables_dirty = true;
     let blank = [SlotScan::default(); 2];
-    let mut manifest = Manifest::resume(&blank, 0, true, |at| at);
+    let mut manifest = Manifest::resume(&blank, 0, true);
     for _ in 0..2 {
         manifest.publish(storage, &mut catalog, memory.frame)?;
         if manifest.is_mirrored() {

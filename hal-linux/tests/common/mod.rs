@@ -33,7 +33,7 @@ pub(crate) fn header(geometry: &Geometry, segment: u32, store_id: u64) -> Segmen
         floor_seq: [0; 4],
         floors: 4,
         codec: 1,
-        reserve_bytes: geometry.torn_unit.max(24),
+        reserve_bytes: geometry.torn_unit.max(32),
         later_bytes: 0,
         volatile_bound: 0,
     }
