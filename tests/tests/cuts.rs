@@ -3,17 +3,22 @@
 //! The whole one is `cargo run --release -p lastgasp-tests --bin campaign -- --full`; a failure here prints ids that
 //! `--replay` takes.
 
+use lastgasp_core::format::frame::FrameKind;
+use lastgasp_core::hal::ReadStorage;
+use lastgasp_hal_sim::cuttable::Cuttable;
 use lastgasp_hal_sim::disk::SimDisk;
 use lastgasp_hal_sim::disk::faults::{FailSync, SyncEffect};
 use lastgasp_hal_sim::driver::explore::{Explorer, Findings, Reach};
 use lastgasp_hal_sim::driver::faulty::variants;
-use lastgasp_hal_sim::driver::machine::Bench;
+use lastgasp_hal_sim::driver::frames::list;
+use lastgasp_hal_sim::driver::machine::{Bench, World};
 use lastgasp_hal_sim::driver::medium::{Fate, Flash, Medium};
 use lastgasp_hal_sim::driver::rot::{RotReach, closed};
 use lastgasp_hal_sim::driver::workload::{
     Boot, Ruin, Shape, Shapes, Step, Stop, Workload, append, boot, by_hand, by_seed,
 };
-use lastgasp_hal_sim::outcome::Plan;
+use lastgasp_hal_sim::model::Damage;
+use lastgasp_hal_sim::outcome::{Outcome, Plan};
 use lastgasp_tests::campaign::{Extent, Options, Profile, run};
 use lastgasp_tests::report::Total;
 
@@ -204,7 +209,7 @@ fn a_boot_loop_wears_nothing_and_evicts_nothing() {
     boots.extend((0..12).map(|_| boot(Vec::new(), CUT)));
     let mut bench = Bench::new(Shape::nor());
     let medium: Flash = bench.formatted().unwrap();
-    let mut world = lastgasp_hal_sim::driver::machine::World::new();
+    let mut world = World::new();
     let medium = bench.run(medium, &mut world, &boots[..1], None).unwrap();
     let before = medium.bytes();
     let medium = bench.run(medium, &mut world, &boots[1..], None).unwrap();
@@ -217,8 +222,52 @@ fn boots_that_write_only_their_origin_evict_no_records() {
     boots.extend((0..20).map(|i| boot(vec![append(&[30 + i]), Step::Begin], CUT)));
     let mut bench = Bench::new(Shape::disk());
     let medium: SimDisk = bench.formatted().unwrap();
-    let mut world = lastgasp_hal_sim::driver::machine::World::new();
+    let mut world = World::new();
     let medium = bench.run(medium, &mut world, &boots, None).unwrap();
-    let seen = bench.look(medium, &world, &lastgasp_hal_sim::model::Damage::default()).unwrap();
+    let seen = bench.look(medium, &world, &Damage::default()).unwrap();
     assert_eq!(seen.floor, 1, "a loop of boots dropped records");
+}
+
+/// All cuts of one boot, each with what is owed there.
+fn cuts_of(bench: &mut Bench, medium: Flash, world: &World, steps: Vec<Step>) -> Vec<(Flash, World)> {
+    let mut cuts = Vec::new();
+    let mut tap = |cut: Flash, owed: &World| cuts.push((cut, owed.clone()));
+    bench.run(medium, &mut world.clone(), &[boot(steps, CUT)], Some(&mut tap)).unwrap();
+    cuts
+}
+
+#[test]
+fn nor_what_a_boot_declared_void_stays_void_when_its_cells_read_differently_later() {
+    let shape = Shape::nor();
+    let mut bench = Bench::new(shape);
+    let medium: Flash = bench.formatted().unwrap();
+    let steps = vec![append(&[20]), Step::Commit, append(&[30]), Step::Begin];
+    let (last, owed) = cuts_of(&mut bench, medium, &World::new(), steps).pop().unwrap();
+    // One bit of the last word was not programmed in time, and reads as if it had been some boots later.
+    let torn = last.after(&Outcome::Drop(0));
+    let at = usize::try_from(last.at_risk()[0].at).unwrap();
+    let whole = last.after(&Outcome::All).bytes()[at..at + 32].to_vec();
+    let (seen, owed) = bench.look_and_keep(torn.clone(), &owed, &Damage::default()).unwrap();
+    assert_eq!(seen.next_seq, 2, "the second record is declared void");
+    let mut looks = 0;
+    for (cut, mut owed) in cuts_of(&mut bench, torn, &owed, vec![append(&[20]), Step::Begin]) {
+        let medium = cut.after(&Outcome::None);
+        let geometry = medium.clone().into_storage(&shape).geometry();
+        let mut image = medium.bytes();
+        let frames = list(&image, &shape, &geometry).into_iter().flat_map(|s| s.frames);
+        if !frames.map(|f| f.frame).any(|f| f.kind == FrameKind::Origin && f.epoch == 2) {
+            continue; // the verdict is not written yet
+        }
+        owed.main.forget_boots();
+        image[at..at + 32].iter_mut().zip(&whole).for_each(|(now, then)| *now &= then);
+        bench.look(Flash::from_bytes(&shape, &image), &owed, &Damage::default()).unwrap();
+        // With the manifest gone nothing but `void_from` says so, in the header and the origin that came later.
+        for slot in [0, image.len() / 2] {
+            image[slot..slot + shape.segment_bytes as usize].fill(0);
+        }
+        owed.main.ruin_manifest(true);
+        bench.look(Flash::from_bytes(&shape, &image), &owed, &Damage::default()).unwrap();
+        looks += 1;
+    }
+    assert!(looks > 2, "only {looks} cuts after the origin");
 }

@@ -513,7 +513,8 @@ fn sigterm_and_sigint_keep_everything_that_was_read() {
         assert!(said.contains("everything up to number 3 is durable"), "{said}");
         let held = read(&store);
         assert_eq!((held.end, held.next_seq), (PreviousEnd::Clean, 4));
-        assert_same(&held.cat(), b"one\ntwo\nhalf a line\n");
+        // Its writer may not have been done with it: it is kept as a part that goes on, not as a line.
+        assert_same(&held.cat(), b"one\ntwo\nhalf a line");
     }
 }
 
