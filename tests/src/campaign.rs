@@ -5,9 +5,10 @@
 use lastgasp_hal_sim::disk::SimDisk;
 use lastgasp_hal_sim::driver::explore::{Explorer, Findings, Reach};
 use lastgasp_hal_sim::driver::faulty::{named, variants};
-use lastgasp_hal_sim::driver::machine::{Bench, Story, Tally};
+use lastgasp_hal_sim::driver::machine::{Bench, Tally};
 use lastgasp_hal_sim::driver::medium::{Flash, Medium};
 use lastgasp_hal_sim::driver::rot::{RotReach, closed};
+use lastgasp_hal_sim::driver::story::Story;
 use lastgasp_hal_sim::driver::trace::TraceId;
 use lastgasp_hal_sim::driver::workload::{Shapes, Workload, by_hand, by_seed};
 use lastgasp_hal_sim::model::Violation;

@@ -269,5 +269,5 @@ fn nor_what_a_boot_declared_void_stays_void_when_its_cells_read_differently_late
         bench.look(Flash::from_bytes(&shape, &image), &owed, &Damage::default()).unwrap();
         looks += 1;
     }
-    assert!(looks > 2, "only {looks} cuts after the origin");
+    assert!(looks >= 2, "only {looks} cuts after the origin");
 }

@@ -7,8 +7,9 @@
 //! - every violation has an id by which [`Explorer::replay`] reaches the same state and tells the story.
 
 use super::frames::{hexdump, list};
-use super::machine::{Bench, Story, Tally, World};
+use super::machine::{Bench, Tally, World};
 use super::medium::{Fate, Medium, digest};
+use super::story::Story;
 use super::trace::{CutId, TraceId};
 use super::workload::{Boot, Shape, Step, Stop, Workload, append, boot};
 use crate::model::{Damage, Violation};

@@ -1,0 +1,61 @@
+//! Workloads by chance.
+//!
+//! Invariant: the workload of a seed is the same for ever.
+
+use super::by_hand::{CRASH, KILLED, fail};
+use super::medium::Fate;
+use super::workload::{Boot, Ruin, Shape, Shapes, Step, Stop, Workload};
+use crate::disk::faults::SyncEffect;
+use crate::rng::Rng;
+
+/// The workload of a seed.
+#[must_use]
+pub fn by_seed(seed: u64, shapes: &Shapes) -> Workload {
+    let mut rng = Rng::derived(seed, 0x5eed);
+    let mut choice = vec![shapes.plain, shapes.plain, shapes.chains];
+    choice.extend(shapes.groups.into_iter().flatten());
+    let shape = choice[rng.index(choice.len())];
+    let bounded = rng.chance(1, 3);
+    let boots = (0..2 + rng.below(3)).map(|_| {
+        let bound = if bounded { u32::try_from(rng.below(6)).unwrap_or(0) } else { 0 };
+        let mut steps = Vec::new();
+        for _ in 0..2 + rng.below(7) {
+            random_step(&mut rng, &shape, &mut steps);
+        }
+        let stop = match rng.below(5) {
+            0 | 1 => Stop::Close,
+            2 => CRASH,
+            3 => KILLED,
+            _ => Stop::Crash(Fate::Seeded(rng.below(1 << 16))),
+        };
+        Boot { bound, ruin: Ruin::Nothing, steps, stop }
+    });
+    Workload { name: format!("s{seed}"), about: "by chance", shape, boots: boots.collect() }
+}
+
+fn random_step(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
+    let unit = u64::from(shape.segment_bytes);
+    let frame = shape.frame_bytes as u64;
+    let batch = |rng: &mut Rng| {
+        let large = rng.chance(1, 3);
+        let rows = (0..1 + rng.below(if large { 6 } else { 3 })).map(|_| {
+            let len = 8 + rng.below(if large { frame.min(unit / 2) / 2 } else { 60 });
+            (u8::try_from(rng.below(4)).unwrap_or(0), u32::try_from(len).unwrap_or(8))
+        });
+        let rows: Vec<_> = rows.collect();
+        let states = if rng.chance(1, 4) { vec![u8::try_from(rng.below(4)).unwrap_or(0)] } else { Vec::new() };
+        Step::Append { rows, states }
+    };
+    match rng.below(12) {
+        0..=4 => steps.extend([batch(rng), Step::Commit]),
+        5..=6 => steps.push(batch(rng)),
+        7 => steps.extend([batch(rng), batch(rng), Step::Commit]),
+        8 => steps.extend([batch(rng), Step::Begin, batch(rng), Step::Sync, batch(rng), Step::End]),
+        9 => steps.push(Step::Append { rows: Vec::new(), states: vec![u8::try_from(rng.below(4)).unwrap_or(0)] }),
+        10 => {
+            let effect = if rng.chance(1, 4) { SyncEffect::StaysDirty } else { SyncEffect::LooksClean };
+            steps.push(fail(rng.below(4), 1 + rng.below(3), effect));
+        }
+        _ => steps.push(Step::FailWrites(rng.below(4), 1 + rng.below(3))),
+    }
+}
