@@ -318,7 +318,7 @@ impl Replay {
         }
     }
 
-    /// @O to @R: what remains once everything was read.
+    /// @O and @P: what remains once everything was read.
     pub(super) fn finish(&mut self, catalog: &mut Catalog<'_>, cases: &mut Cases, rebuilt: bool) {
         if self.chain.is_some() {
             cases.visit(b'P');

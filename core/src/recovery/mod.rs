@@ -11,16 +11,16 @@
 //! |---|---|---|
 //! | @A | header or origin, `void_from` >= `next` | go on; `void_from` to `first_seq` is a declared hole |
 //! | @B | header or origin, `void_from` < `next` | everything adopted at or above `void_from` is void |
-//! | @C | bad range | decided by what comes after it |
+//! | @C | bad range, or a lost header | decided by what comes after it |
 //! | @D | frame of a lower epoch than one before it, or void by the manifest's verdict | void |
 //! | @E | records, last < floor | dropped by retention |
 //! | @F | records, first = `next` | adopted |
 //! | @G | records, first < `next` | a later frame wins (F10): what it repeats is taken back, then @F |
-//! | @H | records, first > `next`, the hole is declared | gap `ram-tier`, adopted |
+//! | @H | records, first > `next`, the hole is declared, or in the ledger | gap `ram-tier` or as known, adopted |
 //! | @I | records, first > `next`, the hole is proven durable | gap `rot`, adopted |
 //! | @J | records, first > `next`, the hole is not proven | torn: nothing more is adopted before the next mark |
 //! | @K | part of a chain that goes on as expected | adopted with its LAST; taken back if that never comes |
-//! | @L | part of a chain whose earlier parts are missing | skipped; its batch is lost whole |
+//! | @L | part of a chain whose earlier parts are missing | skipped; its batch is lost whole, or torn as in @J |
 //! | @M | close frame as the last valid thing, and nothing of this life behind it | clean stop |
 //! | @N | copy of the last frame in an origin, its original missing | adopted from the copy |
 //! | @O | end, and more is proven durable than was adopted | gap `rot` up to there |
