@@ -138,20 +138,12 @@ fn mutate(image: &mut [u8], rng: &mut Rng) -> Vec<Range<usize>> {
 fn untouched(segments: &[SegmentAt], shape: &Shape, touched: &[Range<usize>]) -> Vec<u64> {
     let hit = |range: &Range<usize>| touched.iter().any(|t| t.start < range.end && range.start < t.end);
     let segment = |n: u32| n as usize * shape.segment_bytes as usize..(n as usize + 1) * shape.segment_bytes as usize;
-    let first_frame_hit = |n: u32| {
-        let found = segments.iter().find(|s| s.header.segment == n);
-        found.is_some_and(|s| {
-            let start = segment(n).start;
-            let header = start..start + s.header.encoded_bytes() as usize;
-            hit(&header) && s.frames.first().is_some_and(|f| hit(&f.bytes))
-        })
-    };
     let slots_hit = hit(&segment(0)) && hit(&segment(shape.segments / 2));
     let frames = || segments.iter().flat_map(|s| &s.frames).filter(|f| f.frame.kind != FrameKind::Edit);
     let lost_batches: Vec<(u64, u64)> = frames().filter(|f| hit(&f.bytes)).filter_map(|f| f.batch).collect();
     let safe = frames().filter(|f| {
         let part_of_lost = f.batch.is_some_and(|batch| lost_batches.contains(&batch));
-        !hit(&f.bytes) && !part_of_lost && !first_frame_hit(f.segment)
+        !hit(&f.bytes) && !part_of_lost
     });
     if slots_hit { Vec::new() } else { safe.flat_map(|f| f.numbers()).collect() }
 }
