@@ -189,8 +189,8 @@ impl Manifest {
         Self { slots, current, synced: edit_no }
     }
 
-    /// On a compact medium, after an unclean stop: the words behind the last edit, or its own last ones, may be metastable.
-    /// Both slots are written anew, and until then nothing proves that edit.
+    /// On a compact medium, after an unclean stop: the words behind the last edit, or its own last ones, may be
+    /// metastable. Both slots are written anew, and until then nothing proves that edit.
     pub(crate) fn distrust_last_edit(&mut self) {
         self.synced = self.synced.saturating_sub(1);
         for slot in &mut self.slots {

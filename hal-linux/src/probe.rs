@@ -210,8 +210,8 @@ impl Probe<'_> {
         Ok(marked)
     }
 
-    /// `true` if all there is lies in the two manifest slots of the store that `header` speaks of, and one of them has a
-    /// header alone: the making of that store was cut short before anything was kept.
+    /// `true` if all there is lies in the two manifest slots of the store that `header` speaks of, and one of them has
+    /// a header alone: the making of that store was cut short before anything was kept.
     pub(crate) fn is_half_made(&self, header: &SegmentHeader) -> Result<bool, Errno> {
         let segment_bytes = u64::from(header.segment_bytes);
         let slots = [0, u64::from(header.segments / 2).saturating_mul(segment_bytes)];
