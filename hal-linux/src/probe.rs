@@ -219,10 +219,12 @@ impl Probe<'_> {
         let mut from = 0;
         while let Some(at) = self.first_byte(from)? {
             let inside = |slot: u64| at >= slot && at < slot.saturating_add(segment_bytes);
-            let Some(i) = slots.iter().position(|slot| inside(*slot)) else { return Ok(false) };
-            let body = slots[i].saturating_add(u64::from(header.data_start()));
-            has_body[i] |= at >= body;
-            from = if at < body { body } else { slots[i].saturating_add(segment_bytes) };
+            let Some((slot, has_body)) = slots.into_iter().zip(&mut has_body).find(|(slot, _)| inside(*slot)) else {
+                return Ok(false);
+            };
+            let body = slot.saturating_add(u64::from(header.data_start()));
+            *has_body |= at >= body;
+            from = if at < body { body } else { slot.saturating_add(segment_bytes) };
         }
         Ok(header.kind == SegmentKind::Manifest && has_body != [true; 2])
     }
