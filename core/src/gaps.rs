@@ -1,7 +1,8 @@
 //! Gaps: what was lost, where, and why; and the bounded ledger that keeps them.
 //!
 //! Invariants: entries are ordered by first sequence number and do not overlap; the ledger never refuses a gap: when it
-//! is full, neighbours of one cause merge, and the merged gap says "at most".
+//! is full, neighbours of one cause merge, and the merged gap says "at most". Only where no two neighbours are alike
+//! does the last entry take a gap of another cause in.
 
 use serde::{Deserialize, Serialize};
 

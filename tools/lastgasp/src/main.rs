@@ -40,7 +40,7 @@ struct Cli {
 
 const HELP: &str = "\
 Examples:
-  lastgasp tail --store /var/lib/lastgasp/store         the last 10 records
+  lastgasp tail --store /var/lib/lastgasp/store.lg      the last 10 records
   lastgasp tail --store card.img --all -o cat > app.log  every record, byte for byte
   lastgasp check --store /dev/mmcblk0p3 && echo sound
   lastgasp format ./store --size 64M

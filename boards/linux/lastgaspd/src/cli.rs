@@ -111,7 +111,7 @@ impl Cli {
     }
 }
 
-/// Reads `64M`, `64MiB`, `1.5G`, `65536`: powers of 1024.
+/// Reads `64M`, `64MiB`, `65536`: powers of 1024.
 fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
