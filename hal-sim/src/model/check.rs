@@ -156,8 +156,10 @@ impl Model {
             return Err(Violation::NumberReused(seen.next_seq, self.exposed.max(seen.durable_upto)));
         }
         let undamaged = !damage.log_hit && !damage.ledger_hit && !self.ruined.1;
-        if undamaged && self.closed == Closed::Yes && seen.next_seq != self.next_seq {
-            return Err(Violation::NumberSkipped(seen.next_seq, self.next_seq));
+        // A boot that wrote nothing leaves the clean stop before it as it was, whatever it had taken in.
+        let ended = if self.durable < self.boot_first { self.boot_first } else { self.next_seq };
+        if undamaged && self.closed == Closed::Yes && seen.next_seq != ended {
+            return Err(Violation::NumberSkipped(seen.next_seq, ended));
         }
         // Nothing was ever promised beyond the ceiling, so nothing needs to be skipped there.
         if undamaged && seen.next_seq > self.ceiling.max(self.next_seq - 1) + 1 {
