@@ -31,8 +31,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("boards/linux/lastgaspd", &["core", "boards/drivers", "hal-linux"]),
     // The benchmark of many clients measures the daemon's own writer.
     ("tools/bench", &["core", "boards/drivers", "hal-linux", "boards/linux/lastgaspd"]),
+    ("tools/client", &["core", "boards/drivers", "hal-linux"]),
     // The tool that cuts the power at every write is part of the command line.
-    ("tools/lastgasp", &["core", "boards/drivers", "hal-linux", "hal-sim"]),
+    ("tools/lastgasp", &["core", "boards/drivers", "hal-linux", "hal-sim", "tools/client"]),
     (
         "tests",
         &["core", "boards/drivers", "hal-sim", "hal-linux", "boards/linux/lastgaspd", "tools/bench", "tools/lastgasp"],

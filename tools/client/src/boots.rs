@@ -1,0 +1,141 @@
+//! The boots of a node, and how each ended.
+//!
+//! Invariant: a boot is known by its origin; how it ended is told by its close, or by the origin of the next.
+
+use lastgasp_core::format::events::{Origin, PreviousEnd};
+use lastgasp_core::scan::Event;
+
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BootEnd {
+    /// By a clean stop.
+    Clean,
+    /// Without one: a power cut, a crash or a kill.
+    Cut,
+    /// It runs.
+    Running,
+    /// Unknown: the manifest was lost and rebuilt.
+    Unknown,
+}
+
+impl BootEnd {
+    /// The stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Cut => "cut",
+            Self::Running => "running",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One boot that wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    /// Its number.
+    pub epoch: u32,
+    /// Number of its first record.
+    pub first_seq: u64,
+    /// Number of its last record; less than the first if it stored none.
+    pub last_seq: u64,
+    /// Its first clock epoch; those up to that of the next boot are its own too.
+    pub clock_epoch: u32,
+    /// When it began by the wall clock, corrected where that was possible: microseconds since 1970.
+    pub begin_us: i64,
+    /// When its last record was received, or it ended.
+    pub end_us: Option<i64>,
+    /// Its clock was synchronised, at the start or later.
+    pub synchronised: bool,
+    /// How it ended.
+    pub ended: BootEnd,
+    /// Bytes of its log that were torn by its end.
+    pub torn_bytes: u32,
+}
+
+/// All boots that a log still tells of, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Boots(Vec<Boot>);
+
+impl Boots {
+    /// The boots, oldest first.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Boot] {
+        &self.0
+    }
+
+    /// The boot that a record was received in.
+    #[must_use]
+    pub fn of(&self, seq: u64) -> Option<&Boot> {
+        let after = self.0.partition_point(|boot| boot.first_seq <= seq);
+        after.checked_sub(1).and_then(|at| self.0.get(at))
+    }
+
+    /// The boot with this number: an epoch, or as in `journalctl -b`: 0 is the newest, -1 the one before.
+    #[must_use]
+    pub fn find(&self, id: i64) -> Option<&Boot> {
+        match u32::try_from(id) {
+            Ok(0) => self.0.last(),
+            Ok(epoch) => self.0.iter().find(|boot| boot.epoch == epoch),
+            Err(_) => {
+                let back = usize::try_from(id.checked_neg()?).ok()?;
+                self.0.len().checked_sub(back.checked_add(1)?).and_then(|at| self.0.get(at))
+            }
+        }
+    }
+
+    /// Takes the next event of a forward read.
+    pub(crate) fn push(&mut self, event: &Event) {
+        match event {
+            Event::Boot(origin) => self.begin(origin),
+            Event::Close(close) => {
+                if let Some(boot) = self.0.last_mut() {
+                    boot.ended = BootEnd::Clean;
+                    boot.last_seq = close.next_seq.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, origin: &Origin) {
+        if let Some(before) = self.0.last_mut() {
+            if before.epoch >= origin.epoch {
+                return;
+            }
+            before.last_seq = origin.first_seq.saturating_sub(1);
+            before.torn_bytes = origin.torn_bytes;
+            before.ended = match origin.previous_end {
+                PreviousEnd::Clean => BootEnd::Clean,
+                PreviousEnd::Cut => BootEnd::Cut,
+                PreviousEnd::New | PreviousEnd::Rebuilt => BootEnd::Unknown,
+            };
+        }
+        self.0.push(Boot {
+            epoch: origin.epoch,
+            first_seq: origin.first_seq,
+            last_seq: u64::MAX,
+            clock_epoch: origin.anchor.clock_epoch,
+            begin_us: origin.anchor.wall_us,
+            end_us: None,
+            synchronised: origin.anchor.synchronised,
+            ended: BootEnd::Cut,
+            torn_bytes: 0,
+        });
+    }
+
+    /// The last boot of the log ended so, at this number.
+    pub(crate) fn finish(&mut self, last_seq: u64, running: bool) {
+        if let Some(last) = self.0.last_mut() {
+            last.last_seq = last_seq;
+            if running {
+                last.ended = BootEnd::Running;
+            }
+        }
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Boot> {
+        self.0.iter_mut()
+    }
+}

@@ -1,0 +1,54 @@
+//! Why something could not be read.
+//!
+//! Invariant: each text says what is wrong, where, and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a client could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The medium cannot be opened, or is not ours.
+    #[error(transparent)]
+    Medium(#[from] lastgasp_hal_linux::OpenError),
+    /// The store on it cannot be mounted.
+    #[error("{}: {source}", path.display())]
+    Mount {
+        /// The store.
+        path: PathBuf,
+        /// Why.
+        source: lastgasp_core::error::OpenError,
+    },
+    /// An error of the system.
+    #[error("{}: {doing} failed: {source}", path.display())]
+    Io {
+        /// What was looked at.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is there, but cannot be read as it is.
+    #[error("{}: {what}", path.display())]
+    Unfit {
+        /// What was looked at.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// What was asked for takes a running node.
+    #[error("{}: {what} takes a running node, and this is {which}; start lastgaspd, or name its socket with --socket", path.display())]
+    NeedsNode {
+        /// What was opened instead.
+        path: PathBuf,
+        /// What was asked for.
+        what: &'static str,
+        /// What the path is.
+        which: &'static str,
+    },
+    /// The caller's own function failed while it took an entry.
+    #[error(transparent)]
+    Caller(io::Error),
+}
