@@ -46,9 +46,9 @@ pub struct Cli {
     #[arg(long)]
     pub stdin: bool,
 
-    /// Name of the stream that the lines of standard input belong to
-    #[arg(long, value_name = "NAME", default_value = "stdin", value_parser = parse_stream)]
-    pub stream: String,
+    /// Name of the stream that the lines of standard input belong to [default: stdin]
+    #[arg(long, value_name = "NAME", value_parser = parse_stream)]
+    pub stream: Option<String>,
 
     /// Print `ack N` on standard output whenever everything up to record N has become durable
     #[arg(long)]

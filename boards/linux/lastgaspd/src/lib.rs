@@ -15,6 +15,7 @@
 pub mod acks;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod opening;
 pub mod queue;
 pub mod run;
