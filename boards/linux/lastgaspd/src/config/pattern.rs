@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn many_stars_do_not_take_forever() {
         let pattern = Pattern::new(&"a*".repeat(100)).unwrap();
-        assert!(!pattern.matches(&"a".repeat(99)) && !pattern.matches(&("a".repeat(10_000) + "b").repeat(1)[..99]));
+        assert!(!pattern.matches(&"a".repeat(99)));
         assert!(!Pattern::new(&("*a".repeat(60) + "b")).unwrap().matches(&"a".repeat(5_000)));
     }
 
