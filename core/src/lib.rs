@@ -26,6 +26,7 @@ pub mod node;
 pub mod nor;
 pub mod pool;
 pub mod reader;
+pub mod readout;
 pub mod recovery;
 pub mod scan;
 pub mod sstable;
