@@ -1,11 +1,11 @@
 //! The memtable: records in sequence order in an arena that the caller hands over, with a chain per stream.
 //!
 //! Invariants: entries lie one after another and are never moved or changed but for the link of their stream's chain;
-//! the numbers of its records are contiguous; a batch is there whole or not at all ([`Memtable::rollback`]); a frozen
-//! memtable is the same bytes, read-only.
+//! the numbers of its records, taken in or lost, are contiguous; a batch is there whole or not at all
+//! ([`Memtable::rollback`]); a frozen memtable is the same bytes, read-only.
 
 use crate::format::bytes::{put, u32_at};
-use crate::format::row::{Item, ItemReader, ItemWriter, Row};
+use crate::format::row::{Item, ItemReader, ItemWriter, Lost, Row};
 use crate::hal::Arena;
 
 /// Bytes in front of each entry: length and flags, next of the same stream, low half of the sequence number, check of
@@ -17,7 +17,8 @@ const LINK_AT: usize = 4;
 const SEQ_AT: usize = 8;
 const FLAG_ROW: u32 = 1 << 31;
 const FLAG_BATCH_END: u32 = 1 << 30;
-const LENGTH: u32 = FLAG_BATCH_END - 1;
+const FLAG_LOST: u32 = 1 << 29;
+const LENGTH: u32 = FLAG_LOST - 1;
 
 /// First and last entry of a stream's chain: offsets + 1, 0 if empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,6 +145,14 @@ impl<'m, A: Arena> Memtable<'m, A> {
     /// Appends a state entry; `None` if it does not fit, and then nothing changed.
     pub fn push_state(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         self.push_item(&Item::State { key, value }, 0).map(|_| ())
+    }
+
+    /// Appends what was not taken in; `None` if it does not fit, and then nothing changed.
+    pub fn push_lost(&mut self, lost: &Lost) -> Option<u64> {
+        let seq = self.extent.next_seq;
+        self.push_item(&Item::Lost(*lost), FLAG_LOST)?;
+        self.extent.next_seq = seq.saturating_add(u64::from(lost.records));
+        Some(seq)
     }
 
     /// Marks the last entry as the end of its batch.
@@ -316,8 +325,10 @@ pub struct Entry<'b> {
     pub seq: u64,
     /// The item as it is written to frames.
     pub item_bytes: &'b [u8],
-    /// A record, or a state entry.
+    /// A record.
     pub is_row: bool,
+    /// Records that were not taken in; neither is a state entry.
+    pub is_lost: bool,
     /// The batch ends here.
     pub ends_batch: bool,
 }
@@ -327,6 +338,16 @@ impl<'b> Entry<'b> {
     #[must_use]
     pub fn item(&self) -> Option<Item<'b>> {
         ItemReader::new(self.item_bytes).next()
+    }
+
+    /// How many numbers it takes.
+    #[must_use]
+    pub fn numbers(&self) -> u32 {
+        match (self.is_row, self.is_lost) {
+            (true, _) => 1,
+            (_, true) => self.item().map_or(0, |item| item.numbers()),
+            (false, false) => 0,
+        }
     }
 
     /// The stream of a record.
@@ -347,6 +368,7 @@ fn entry_at(bytes: &[u8], at: usize) -> Option<(Entry<'_>, usize)> {
         seq: 0,
         item_bytes: bytes.get(start..end)?,
         is_row: word & FLAG_ROW != 0,
+        is_lost: word & FLAG_LOST != 0,
         ends_batch: word & FLAG_BATCH_END != 0,
     };
     Some((entry, end))
@@ -387,7 +409,7 @@ impl<'b> Iterator for Entries<'b> {
         let (entry, end) = entry_at(self.bytes, self.at)?;
         self.at = end;
         let seq = self.seq;
-        self.seq = seq.saturating_add(u64::from(entry.is_row));
+        self.seq = seq.saturating_add(u64::from(entry.numbers()));
         Some(Entry { seq, ..entry })
     }
 }

@@ -7,7 +7,7 @@ use crate::format::crc::Life;
 use crate::format::edit::EditHead;
 use crate::format::events::Origin;
 use crate::format::frame::{Claim, Expected, Frame, FrameKind, Layout};
-use crate::format::row::{Item, Prefix};
+use crate::format::row::Prefix;
 use crate::hal::ReadStorage;
 
 /// What stands at a place in a segment.
@@ -210,6 +210,6 @@ fn complete(frame: Frame, payload: &[u8], want: Expected, wide: bool) -> Option<
 /// Counts the records of a compact frame, whose header does not say; `None` if it is malformed.
 fn count_rows(frame: &Frame, payload: &[u8]) -> Option<u32> {
     let (_, mut items) = Prefix::read(payload, frame.flags.is_part())?;
-    let rows = items.by_ref().filter(|item| matches!(item, Item::Row(_))).count();
-    if items.is_malformed() { None } else { u32::try_from(rows).ok() }
+    let count = items.by_ref().try_fold(0u32, |count, item| count.checked_add(item.numbers()))?;
+    if items.is_malformed() { None } else { Some(count) }
 }

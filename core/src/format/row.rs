@@ -4,6 +4,7 @@
 //! memtable, log and row group unchanged; numbers are postcard varints (<https://postcard.jamesmunns.com>).
 
 use super::header::ClockAnchor;
+use crate::gaps::{Gap, GapCause};
 use serde::{Serialize, de::Deserialize};
 
 /// Longest stream name in bytes.
@@ -17,6 +18,7 @@ const TAG_END: u8 = 0;
 const TAG_STREAM: u8 = 1;
 const TAG_STATE: u8 = 2;
 const TAG_CLOCK: u8 = 3;
+const TAG_LOST: u8 = 4;
 /// The low four bits of a row's tag are its flags.
 const TAG_ROW: u8 = 0x10;
 const ROW_EVENT_TIME: u8 = 1;
@@ -54,6 +56,30 @@ pub struct Row<'a> {
     pub fields: &'a [u8],
 }
 
+/// Records that were not taken in, and why. They have numbers, so that what is missing stands at its place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Lost {
+    /// How many: they take as many numbers.
+    pub records: u32,
+    /// The stream they belonged to, if it was one.
+    pub stream: Option<u16>,
+    /// Why.
+    pub cause: GapCause,
+    /// When the first of them was lost: microseconds since the anchor of the clock epoch.
+    pub since_us: u64,
+    /// When the last of them was lost.
+    pub until_us: u64,
+}
+
+impl Lost {
+    /// The gap they leave, if the first of them has number `first_seq`.
+    #[must_use]
+    pub fn gap(&self, first_seq: u64) -> Gap {
+        let last_seq = first_seq.saturating_add(u64::from(self.records)).saturating_sub(1);
+        Gap { first_seq, last_seq, exact: true, cause: self.cause, stream: self.stream }
+    }
+}
+
 /// One item of a frame of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item<'a> {
@@ -75,6 +101,20 @@ pub enum Item<'a> {
     },
     /// A clock epoch that begins here.
     Clock(ClockAnchor),
+    /// Records that were not taken in. It stands in a frame without records.
+    Lost(Lost),
+}
+
+impl Item<'_> {
+    /// How many sequence numbers it takes.
+    #[must_use]
+    pub fn numbers(&self) -> u32 {
+        match self {
+            Self::Row(_) => 1,
+            Self::Lost(lost) => lost.records,
+            Self::Stream { .. } | Self::State { .. } | Self::Clock(_) => 0,
+        }
+    }
 }
 
 /// Writes items one after another into a slice.
@@ -140,6 +180,10 @@ impl<'b> ItemWriter<'b> {
             Item::Clock(anchor) => {
                 self.bytes(&[TAG_CLOCK])?;
                 self.value(anchor)
+            }
+            Item::Lost(lost) => {
+                self.bytes(&[TAG_LOST])?;
+                self.value(lost)
             }
         }
     }
@@ -219,6 +263,7 @@ impl<'b> ItemReader<'b> {
                 Some(Item::State { key, value })
             }
             TAG_CLOCK => Some(Item::Clock(self.value()?)),
+            TAG_LOST => Some(Item::Lost(self.value()?)),
             _ => None,
         }
     }
@@ -330,6 +375,7 @@ mod tests {
             Item::Row(plain_row()),
             Item::State { key: b"file:1", value: b"99" },
             Item::Clock(ClockAnchor { clock_epoch: 4, wall_us: 9, synchronised: true }),
+            Item::Lost(Lost { records: 7, stream: Some(1), cause: GapCause::Overload, since_us: 1, until_us: 9 }),
             Item::Row(full_row()),
         ];
         let mut out = [0u8; 256];

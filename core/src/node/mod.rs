@@ -24,8 +24,10 @@ mod tests;
 
 pub use pace::{Class, GROUP_US, INTERVAL_US, RAM_US, WAIT_MAX_US, WAIT_MIN_US};
 
+use core::fmt;
+
 use crate::error::{ReadOnlyReason, StoreError};
-use crate::format::row::Row;
+use crate::format::row::{Lost, Row};
 use crate::hal::{Arena, Storage};
 use crate::store::{Store, Ticket};
 use pace::Pace;
@@ -46,6 +48,11 @@ pub struct Batch<'a> {
 pub enum Input<'a, E> {
     /// A batch comes in. It begins no commit unless memory is full: put in all there is, then [`Input::Tick`].
     Batch(Batch<'a>),
+    /// Records were lost before they got here: they take numbers and become a gap, within 2 s. Its times are those of
+    /// [`Node::step`].
+    Lost(Lost),
+    /// Make everything durable that was put in, now.
+    Checkpoint,
     /// There is nothing more to put in for now, or the time to wait for is over.
     Tick,
     /// The sync asked for by [`Next::Sync`] has ended.
@@ -83,6 +90,18 @@ pub enum Refused {
     Failed(ReadOnlyReason),
 }
 
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("memory is full until the sync under way has ended"),
+            Self::TooLarge { bytes, max } => write!(f, "{bytes} bytes, and the store takes at most {max} at once"),
+            Self::NoRoomFor(what) => write!(f, "there is no room for a {what}"),
+            Self::Stopping => f.write_str("the node is stopping"),
+            Self::Failed(reason) => write!(f, "the store takes no more writes: {reason}"),
+        }
+    }
+}
+
 /// What the caller is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -108,7 +127,8 @@ pub enum Next {
 /// What became of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output {
-    /// For [`Input::Batch`]: its numbers, or why it was refused.
+    /// For [`Input::Batch`] and [`Input::Lost`]: the numbers, or why it was refused. For [`Input::Checkpoint`]: the
+    /// last number is the one that has to become durable.
     pub batch: Option<Result<Taken, Refused>>,
     /// Everything up to here is durable.
     pub durable_upto: u64,
@@ -185,6 +205,11 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         let mut begun = None;
         match input {
             Input::Batch(b) => batch = Some(self.take(now_us, &b, &mut begun)),
+            Input::Lost(lost) => batch = Some(self.lost(now_us, &lost, &mut begun)),
+            Input::Checkpoint => {
+                batch = Some(self.checkpoint(now_us));
+                begun = self.begin_if_due(now_us);
+            }
             Input::Tick => begun = self.begin_if_due(now_us),
             Input::Synced(result) => {
                 self.synced(now_us, result);
@@ -210,27 +235,53 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         self.pace.due_us().filter(|_| self.flight.is_none())
     }
 
-    fn take(&mut self, now_us: u64, batch: &Batch<'_>, begun: &mut Option<u64>) -> Result<Taken, Refused> {
+    fn is_running(&self) -> Result<(), Refused> {
         match self.phase {
-            Phase::Running => {}
-            Phase::Stopping | Phase::Stopped { .. } => return Err(Refused::Stopping),
-            Phase::Failed(reason) => return Err(Refused::Failed(reason)),
+            Phase::Running => Ok(()),
+            Phase::Stopping | Phase::Stopped { .. } => Err(Refused::Stopping),
+            Phase::Failed(reason) => Err(Refused::Failed(reason)),
         }
+    }
+
+    fn take(&mut self, now_us: u64, batch: &Batch<'_>, begun: &mut Option<u64>) -> Result<Taken, Refused> {
+        self.is_running()?;
         if self.flight.is_some() && self.store.memtable_bytes().1 == 0 {
             return Err(Refused::Full); // the one memtable there is is being written
         }
-        let mut taken = self.store.append(batch.rows, batch.states);
+        self.append(now_us, batch.class, begun, |store| store.append(batch.rows, batch.states))
+    }
+
+    fn lost(&mut self, now_us: u64, lost: &Lost, begun: &mut Option<u64>) -> Result<Taken, Refused> {
+        self.is_running()?;
+        self.append(now_us, Class::Interval, begun, |store| store.append_lost(lost))
+    }
+
+    fn checkpoint(&mut self, now_us: u64) -> Result<Taken, Refused> {
+        self.is_running()?;
+        let first_seq = self.store.next_seq();
+        self.pace.hurry(now_us);
+        Ok(Taken { first_seq, last_seq: first_seq.saturating_sub(1) })
+    }
+
+    fn append(
+        &mut self,
+        now_us: u64,
+        class: Class,
+        begun: &mut Option<u64>,
+        append: impl Fn(&mut Store<'m, S, A>) -> Result<(u64, u64), StoreError<S::Error>>,
+    ) -> Result<Taken, Refused> {
+        let mut taken = append(&mut self.store);
         if matches!(taken, Err(StoreError::MemtableFull)) && self.flight.is_none() {
             // The commit takes the full memtable away; the spare one, if there is one, takes the batch.
             *begun = self.begin(now_us);
             if let Phase::Failed(reason) = self.phase {
                 return Err(Refused::Failed(reason));
             }
-            taken = self.store.append(batch.rows, batch.states);
+            taken = append(&mut self.store);
         }
         match taken {
             Ok((first_seq, last_seq)) => {
-                self.pace.joined(now_us, batch.class);
+                self.pace.joined(now_us, class);
                 // A sender that is not told when its records are durable gets them into the bound, or soon durable:
                 // the next commit extends the bound before it is used up.
                 let ahead = last_seq.saturating_add(u64::from(self.volatile_bound / 2));

@@ -323,6 +323,7 @@ fn apply_frame_items(catalog: &mut Catalog<'_>, frame: &Frame, payload: &[u8]) {
     for item in items.into_iter().flatten() {
         match item {
             Item::Row(_) => {}
+            Item::Lost(lost) => catalog.gaps.add(lost.gap(frame.first_seq)),
             Item::Stream { id, name } => {
                 catalog.streams.define(id, name);
             }

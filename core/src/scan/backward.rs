@@ -98,9 +98,7 @@ impl Scan {
             let start = usize::try_from(catalog.layout.payload_at(frame.flags)).unwrap_or(0).saturating_add(at);
             self.load(catalog, mem, &records, start);
         }
-        match self.take_loaded() {
-            Some(seq) => Step::Record(seq),
-            None => self.missing(catalog, next, next), // unreadable now, though it verified a moment ago
-        }
+        // Else it is unreadable now, though it verified a moment ago.
+        self.take_loaded().unwrap_or_else(|| self.missing(catalog, next, next))
     }
 }

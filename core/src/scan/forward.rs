@@ -75,9 +75,9 @@ impl Scan {
                 return self.missing(catalog, self.next, first.saturating_sub(1).min(self.end));
             }
             if self.load(catalog, mem, &records, start)
-                && let Some(seq) = self.take_loaded()
+                && let Some(step) = self.take_loaded()
             {
-                return Step::Record(seq);
+                return step;
             }
             if comes_again && let Some(place) = &mut self.place {
                 place.walker.next(s, mem.frame); // it cannot be decoded: go on behind it

@@ -220,8 +220,8 @@ impl Scan {
         if let Some(gap) = self.below_floor(catalog) {
             return Step::Gap(gap);
         }
-        if let Some(seq) = self.take_loaded() {
-            return Step::Record(seq);
+        if let Some(step) = self.take_loaded() {
+            return step;
         }
         if self.options.reverse { self.load_backward(s, catalog, mem) } else { self.load_forward(s, catalog, mem) }
     }
@@ -253,14 +253,25 @@ impl Scan {
         }
     }
 
-    fn take_loaded(&mut self) -> Option<u64> {
+    fn take_loaded(&mut self) -> Option<Step> {
         let loaded = self.loaded?;
         let seq = self.next;
-        if loaded.first_seq <= seq && seq <= loaded.last_seq() {
-            self.pass(seq);
-            return Some(seq);
+        if seq < loaded.first_seq || loaded.last_seq() < seq {
+            return None;
         }
-        None
+        let Some(lost) = loaded.lost else {
+            self.pass(seq);
+            return Some(Step::Record(seq));
+        };
+        let mut gap = lost.gap(loaded.first_seq);
+        if self.options.reverse {
+            (gap.first_seq, gap.last_seq) = (gap.first_seq.max(self.end), seq);
+            self.pass(gap.first_seq);
+        } else {
+            (gap.first_seq, gap.last_seq) = (seq, gap.last_seq.min(self.end));
+            self.pass(gap.last_seq);
+        }
+        Some(Step::Gap(gap))
     }
 
     /// The numbers `first..=last` are missing: gives out the piece at the near end, with its cause.

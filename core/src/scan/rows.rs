@@ -6,7 +6,7 @@ use super::{Scan, ScanMemory};
 use crate::catalog::Catalog;
 use crate::format::events::Origin;
 use crate::format::frame::{Frame, FrameKind};
-use crate::format::row::{Item, ItemReader, Prefix, Row};
+use crate::format::row::{Item, ItemReader, Lost, Prefix, Row};
 use crate::sstable::{self, BlockInfo};
 
 /// The frame whose records are being given out.
@@ -20,6 +20,8 @@ pub(super) struct Loaded {
     pub(super) len: usize,
     pub(super) in_raw: bool,
     pub(super) has_slots: bool,
+    /// It holds no records: these are lost.
+    pub(super) lost: Option<Lost>,
 }
 
 impl Loaded {
@@ -61,11 +63,12 @@ impl Scan {
                 len,
                 in_raw: true,
                 has_slots: true,
+                lost: None,
             });
             return self.loaded.is_some();
         }
         self.load_rows(payload, frame, start);
-        if let Some(loaded) = &mut self.loaded {
+        if let Some(loaded) = self.loaded.as_mut().filter(|loaded| loaded.lost.is_none()) {
             loaded.has_slots = fill_slots(payload, loaded, start, slots);
         }
         self.loaded.is_some()
@@ -75,6 +78,12 @@ impl Scan {
         let read = Prefix::read(payload, frame.flags.is_part());
         self.loaded = read.map(|(prefix, items)| {
             let rest = items.rest().len();
+            // What was lost has a frame of its own, behind the name of its stream at most.
+            let lost = items.clone().find_map(|item| match item {
+                Item::Lost(lost) => Some(Some(lost)),
+                Item::Row(_) => Some(None),
+                Item::Stream { .. } | Item::State { .. } | Item::Clock(_) => None,
+            });
             Loaded {
                 first_seq: frame.first_seq,
                 count: frame.count,
@@ -83,6 +92,7 @@ impl Scan {
                 len: rest,
                 in_raw: false,
                 has_slots: false,
+                lost: lost.flatten(),
             }
         });
     }

@@ -116,7 +116,7 @@ fn whole_batches(cursor: Entries<'_>, limit: usize) -> Option<Range<'_>> {
     let mut range: Option<Range<'_>> = None;
     let (mut bytes, mut records, mut severities, mut streams) = (0usize, 0u32, 0u32, 0u64);
     let mut walk = cursor;
-    while let Some(entry) = walk.next() {
+    while let Some(entry) = walk.next().filter(|entry| !entry.is_lost) {
         bytes = bytes.saturating_add(entry.item_bytes.len());
         if let Some(Item::Row(row)) = entry.item() {
             records = records.saturating_add(1);

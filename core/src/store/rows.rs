@@ -1,12 +1,12 @@
 //! Memtable to frames: as many whole batches as fit a frame, or a chain of frames for a batch larger than any.
 //!
 //! Invariants: a frame ends at the end of a batch or is part of a chain; a stream is defined in a segment before its
-//! first record there; what does not fit leaves no trace.
+//! first record there; what does not fit leaves no trace; records that were lost have a frame without other entries.
 
 use super::{Stop, Store};
 use crate::error::ReadOnlyReason;
 use crate::format::frame::{Frame, FrameFlags, FrameKind};
-use crate::format::row::{Item, ItemWriter, Prefix};
+use crate::format::row::{Item, ItemWriter, Lost, Prefix};
 use crate::hal::{Arena, Storage};
 use crate::memtable::{Entries, Frozen};
 use crate::streams::StreamTable;
@@ -114,7 +114,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             }
             let first = cursor.clone().next()?.seq;
             let end = cursor.clone().find(|e| e.ends_batch)?;
-            let last = if end.is_row { end.seq } else { end.seq.saturating_sub(1) };
+            let last = end.seq.saturating_add(u64::from(end.numbers())).saturating_sub(1);
             *chain = Some(ChainWrite { first, last, part: 0 });
         }
         let link = chain.as_mut()?;
@@ -177,6 +177,8 @@ struct RowsBuilder<'b, 's, 'm, 'c> {
     next_seq: u64,
     severities: u32,
     streams_mask: u64,
+    holds_any: bool,
+    holds_lost: bool,
 }
 
 /// Where a frame can be cut.
@@ -193,31 +195,54 @@ impl<'b, 's, 'm, 'c> RowsBuilder<'b, 's, 'm, 'c> {
     fn new(out: &'b mut [u8], streams: &'s mut StreamTable<'m>, cursor: Entries<'c>) -> Self {
         let first_seq = cursor.clone().next().map_or(0, |e| e.seq);
         let out = ItemWriter::new(out);
-        Self { out, streams, cursor, first_seq, next_seq: first_seq, severities: 0, streams_mask: 0 }
+        Self {
+            out,
+            streams,
+            cursor,
+            first_seq,
+            next_seq: first_seq,
+            severities: 0,
+            streams_mask: 0,
+            holds_any: false,
+            holds_lost: false,
+        }
     }
 
     /// Writes the next entry, and its stream's definition if that is due; `None` if it does not fit.
     fn entry(&mut self) -> Option<bool> {
         let mut cursor = self.cursor.clone();
         let entry = cursor.next()?;
+        if self.holds_lost || (entry.is_lost && self.holds_any) {
+            return None; // what was lost stands alone
+        }
         if entry.is_row {
             let Some(Item::Row(row)) = entry.item() else { return None };
-            if self.streams.needs_definition(row.stream) {
-                let name = self.streams.name(row.stream)?;
-                self.out.item(&Item::Stream { id: row.stream, name })?;
-                self.out.bytes(entry.item_bytes)?;
-                self.streams.set_defined(row.stream, entry.seq);
-            } else {
-                self.out.bytes(entry.item_bytes)?;
-            }
+            self.define(row.stream, entry.seq)?;
+            self.out.bytes(entry.item_bytes)?;
             self.severities |= severity_bit(row.severity);
             self.streams_mask |= stream_bit(row.stream);
             self.next_seq = entry.seq.saturating_add(1);
         } else {
+            if let Some(Item::Lost(Lost { stream: Some(id), .. })) = entry.item().filter(|_| entry.is_lost) {
+                self.define(id, entry.seq)?;
+            }
             self.out.bytes(entry.item_bytes)?;
+            self.next_seq = entry.seq.saturating_add(u64::from(entry.numbers()));
+            self.holds_lost = entry.is_lost;
         }
+        self.holds_any = true;
         self.cursor = cursor;
         Some(entry.ends_batch)
+    }
+
+    /// Names the stream, if it has no name in this segment yet.
+    fn define(&mut self, id: u16, seq: u64) -> Option<()> {
+        if self.streams.needs_definition(id) {
+            let name = self.streams.name(id)?;
+            self.out.item(&Item::Stream { id, name })?;
+            self.streams.set_defined(id, seq);
+        }
+        Some(())
     }
 
     fn checkpoint(&self) -> Checkpoint<'c> {
@@ -276,6 +301,7 @@ impl<'b, 's, 'm, 'c> RowsBuilder<'b, 's, 'm, 'c> {
             }
         }
         if cut.len == empty {
+            self.streams.undefine_from(self.first_seq.max(1));
             return None;
         }
         let tail = chain.last.saturating_add(1).saturating_sub(cut.next_seq);

@@ -1,62 +1,23 @@
 //! The bounded queue between sources and the writer.
 //!
 //! Invariants: there is a fixed number of parcels, made once and recycled, so memory is bounded and a source that is
-//! faster than the medium waits in [`Intake::parcel`]: that wait is the one back-pressure rule of all sources. Parcels
-//! of one source arrive in its order. The writer hears when the last source has ended.
+//! faster than the medium waits for one: that wait is the one back-pressure rule of all sources. A source that can
+//! wait for ever uses [`Intake::parcel`]; one whose senders cannot uses [`Intake::parcel_or_stall`] and counts what it
+//! drops. Parcels of one source arrive in its order. The writer hears when the last source has ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use lastgasp_core::node::Class;
+use lastgasp_core::gaps::GapCause;
 
-/// A recycled parcel keeps this much memory; more is given back to the system.
-const KEPT_BYTES: usize = 256 << 10;
-
-/// Where a record lies in its parcel, and what is known of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
-    /// First byte of its body in [`Parcel::bytes`].
-    pub start: usize,
-    /// One after its last byte.
-    pub end: usize,
-    /// It goes on in the next record.
-    pub continued: bool,
-    /// Severity, 1 to 24; 0 if the source does not know.
-    pub severity: u8,
-}
-
-/// Records on their way to the writer: each is a batch of its own.
-#[derive(Debug)]
-pub struct Parcel {
-    /// Name of their stream.
-    pub stream: Arc<str>,
-    /// What triggers their commit.
-    pub class: Class,
-    /// When they were read, by the clock of the run.
-    pub received_us: u64,
-    /// Their bodies, and what lies between.
-    pub bytes: Vec<u8>,
-    /// Where each is.
-    pub slots: Vec<Slot>,
-}
-
-impl Parcel {
-    fn new() -> Self {
-        Self { stream: Arc::from(""), class: Class::Group, received_us: 0, bytes: Vec::new(), slots: Vec::new() }
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.slots.clear();
-        self.bytes.shrink_to(KEPT_BYTES);
-        self.slots.shrink_to(KEPT_BYTES / size_of::<Slot>());
-    }
-}
+use crate::drops::Drops;
+use crate::parcel::{Parcel, Reply};
+use crate::policy::Policy;
+use crate::view::Look;
 
 /// What the writer is told.
-#[derive(Debug)]
 pub enum Event<E> {
     /// Records have come.
     Parcel(Parcel),
@@ -64,17 +25,49 @@ pub enum Event<E> {
     Synced(Result<(), E>),
     /// A source has ended.
     SourceEnded,
+    /// Somebody wants to look at the node.
+    Look(Look),
+    /// Make everything durable now.
+    Checkpoint(Reply),
+    /// Limits and classes have changed.
+    Policy(Box<Policy>),
 }
 
 /// The writer has gone; there is nobody to take records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed;
 
+/// Why there is no parcel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoParcel {
+    /// The writer has not taken anything for so long that senders are not to wait any more: drop, and count it by
+    /// [`Intake::dropped`].
+    Stalled,
+    /// The writer has gone.
+    Closed,
+}
+
+impl From<Closed> for NoParcel {
+    fn from(Closed: Closed) -> Self {
+        Self::Closed
+    }
+}
+
 /// A source's end of the queue. Dropping it says that the source has ended.
 #[derive(Debug)]
 pub struct Intake<E> {
     free: Receiver<Parcel>,
     events: Sender<Event<E>>,
+    shared: Arc<Shared>,
+}
+
+/// What all ends of a queue share.
+#[derive(Debug, Default)]
+struct Shared {
+    sources: AtomicUsize,
+    /// A source has waited in vain, and no parcel was free since.
+    stalled: AtomicBool,
+    drops: Drops,
 }
 
 impl<E> Intake<E> {
@@ -86,12 +79,45 @@ impl<E> Intake<E> {
         self.free.recv().map_err(|_| Closed)
     }
 
+    /// An empty parcel; waits for at most `stall`, and not at all while a source has waited so long in vain and no
+    /// parcel was free since: senders are held up once, not once for every record.
+    ///
+    /// # Errors
+    /// [`NoParcel`].
+    pub fn parcel_or_stall(&self, stall: Duration) -> Result<Parcel, NoParcel> {
+        let wait = if self.shared.stalled.load(Ordering::SeqCst) { Duration::ZERO } else { stall };
+        match self.free.recv_timeout(wait) {
+            Ok(parcel) => {
+                self.shared.stalled.store(false, Ordering::SeqCst);
+                Ok(parcel)
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.shared.stalled.store(true, Ordering::SeqCst);
+                Err(NoParcel::Stalled)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(NoParcel::Closed),
+        }
+    }
+
     /// Hands a parcel to the writer.
     ///
     /// # Errors
     /// [`Closed`].
     pub fn send(&self, parcel: Parcel) -> Result<(), Closed> {
         self.events.send(Event::Parcel(parcel)).map_err(|_| Closed)
+    }
+
+    /// Counts records that this source had to drop; they become a gap.
+    pub fn dropped(&self, stream: &str, cause: GapCause, records: u64, now_us: u64) {
+        self.shared.drops.count(stream, cause, records, now_us);
+    }
+}
+
+impl<E> Clone for Intake<E> {
+    /// Another source's end.
+    fn clone(&self) -> Self {
+        self.shared.sources.fetch_add(1, Ordering::SeqCst);
+        Self { free: self.free.clone(), events: self.events.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -106,7 +132,7 @@ impl<E> Drop for Intake<E> {
 pub struct Queue<E> {
     free: (Sender<Parcel>, Receiver<Parcel>),
     events: (Sender<Event<E>>, Receiver<Event<E>>),
-    sources: AtomicUsize,
+    shared: Arc<Shared>,
 }
 
 impl<E> Queue<E> {
@@ -115,22 +141,29 @@ impl<E> Queue<E> {
     pub fn new(parcels: usize) -> Self {
         let free = bounded(parcels);
         for _ in 0..parcels {
-            let _ = free.0.send(Parcel::new());
+            let _ = free.0.send(Parcel::default());
         }
-        // Not bounded by itself: there are only so many parcels, one sync, and the ends of the sources.
-        Self { free, events: unbounded(), sources: AtomicUsize::new(0) }
+        // Not bounded by itself: there are only so many parcels, one sync, the ends of the sources, and a few that
+        // look.
+        Self { free, events: unbounded(), shared: Arc::default() }
     }
 
     /// A new source's end.
     pub fn intake(&self) -> Intake<E> {
-        self.sources.fetch_add(1, Ordering::SeqCst);
-        Intake { free: self.free.1.clone(), events: self.events.0.clone() }
+        self.shared.sources.fetch_add(1, Ordering::SeqCst);
+        Intake { free: self.free.1.clone(), events: self.events.0.clone(), shared: Arc::clone(&self.shared) }
     }
 
     /// Where the result of a sync is put in.
     #[must_use]
     pub fn events(&self) -> Sender<Event<E>> {
         self.events.0.clone()
+    }
+
+    /// What the sources had to drop.
+    #[must_use]
+    pub fn drops(&self) -> &Drops {
+        &self.shared.drops
     }
 
     /// The next event that is there already.
@@ -157,14 +190,14 @@ impl<E> Queue<E> {
 
     fn note(&self, event: &Event<E>) {
         if matches!(event, Event::SourceEnded) {
-            self.sources.fetch_sub(1, Ordering::SeqCst);
+            self.shared.sources.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     /// All sources have ended, and all they sent was taken from here.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.sources.load(Ordering::SeqCst) == 0
+        self.shared.sources.load(Ordering::SeqCst) == 0
     }
 
     /// Takes a parcel back when its records are with the node.
@@ -186,7 +219,7 @@ mod tests {
         let source = thread::spawn(move || {
             for i in 0..100u8 {
                 let mut parcel = intake.parcel().unwrap();
-                assert!(parcel.bytes.is_empty() && parcel.slots.is_empty(), "recycled clean");
+                assert!(parcel.bytes.is_empty() && parcel.is_empty(), "recycled clean");
                 parcel.bytes.push(i);
                 intake.send(parcel).unwrap();
             }
@@ -203,6 +236,20 @@ mod tests {
         source.join().unwrap();
         assert_eq!(got, (0..100).collect::<Vec<u8>>());
         assert!(buffers.len() <= 2, "memory is recycled");
+    }
+
+    #[test]
+    fn a_stall_holds_senders_up_once_and_is_over_when_a_parcel_is_free() {
+        let queue: Queue<()> = Queue::new(1);
+        let intake = queue.intake();
+        let parcel = intake.parcel_or_stall(Duration::ZERO).unwrap();
+        assert_eq!(intake.parcel_or_stall(Duration::from_millis(1)).err(), Some(NoParcel::Stalled));
+        // Would wait for an hour if the stall were not known.
+        assert_eq!(intake.parcel_or_stall(Duration::from_secs(3600)).err(), Some(NoParcel::Stalled));
+        queue.recycle(parcel);
+        assert!(intake.parcel_or_stall(Duration::from_secs(3600)).is_ok());
+        intake.dropped("s", GapCause::Overload, 3, 7);
+        assert_eq!(queue.drops().total(), 3);
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         return Ok(());
     }
     let stream = Arc::from(cli.stream.as_deref().unwrap_or("stdin"));
-    let lines = Lines { stream, class, record_bytes_max: store.record_bytes_max() };
+    let lines = Lines { stream, class: Some(class), record_bytes_max: store.record_bytes_max() };
     let acks = if cli.print_acks {
         Acks::print_to(io::stdout(), store.durable_upto()).context("starting a thread").map_err(Failure::Start)?
     } else {

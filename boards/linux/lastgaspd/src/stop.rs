@@ -3,7 +3,7 @@
 //! Invariants: the first signal asks every source to end, and nothing else; a second one ends the process at once with
 //! 128 and its number, also if every thread hangs; a source that waits for input wakes up.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -39,11 +39,15 @@ impl Stop {
         Ok(Self { asked, wake: Arc::new(wake) })
     }
 
-    /// One that a test rings by dropping or writing to the other end.
-    #[cfg(test)]
-    pub(crate) fn by_hand() -> io::Result<(Self, UnixStream)> {
+    /// One that is rung by hand: of a source that is to end before the others.
+    ///
+    /// # Errors
+    /// The system has no more file descriptors.
+    pub fn by_hand() -> io::Result<(Self, Ring)> {
         let (wake, ring) = UnixStream::pair()?;
-        Ok((Self { asked: Arc::default(), wake: Arc::new(wake) }, ring))
+        let stop = Self { asked: Arc::default(), wake: Arc::new(wake) };
+        let asked = Arc::clone(&stop.asked);
+        Ok((stop, Ring { asked, ring }))
     }
 
     /// A stop was asked for.
@@ -56,5 +60,26 @@ impl Stop {
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
+    }
+}
+
+/// Rings a [`Stop`]: when told to, or when it is dropped.
+#[derive(Debug)]
+pub struct Ring {
+    asked: Arc<AtomicBool>,
+    ring: UnixStream,
+}
+
+impl Ring {
+    /// Asks for the stop.
+    pub fn ring(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+        let _ = (&self.ring).write_all(b"!");
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.asked.store(true, Ordering::SeqCst); // and closing `ring` makes the other end readable
     }
 }

@@ -13,7 +13,8 @@ use lastgasp_core::node::{Class, Node};
 use lastgasp_hal_linux::LinuxStorageError;
 use lastgaspd::acks::Acks;
 use lastgaspd::clock::Clock;
-use lastgaspd::queue::{Closed, Intake, Queue, Slot};
+use lastgaspd::parcel::Slot;
+use lastgaspd::queue::{Closed, Intake, Queue};
 use lastgaspd::writer::{Ended, Syncer, Writer};
 
 use super::Engine;
@@ -67,11 +68,12 @@ impl Engine for DaemonNode {
     fn append_durable(&self, record: &Record) -> Result<()> {
         let gone = |Closed| anyhow!("the writer has gone");
         let mut parcel = self.intake.parcel().map_err(gone)?;
-        parcel.stream = Arc::clone(&self.streams[record.stream]);
-        parcel.class = self.class;
+        let stream = parcel.stream(&self.streams[record.stream]);
+        parcel.class = Some(self.class);
         parcel.received_us = self.clock.now_us();
-        parcel.bytes.extend_from_slice(&record.body);
-        parcel.slots.push(Slot { start: 0, end: record.body.len(), continued: false, severity: SEVERITY });
+        let body = parcel.copy(&record.body);
+        parcel.push(Slot { severity: SEVERITY, ..Slot::plain(stream, body) });
+        parcel.end_batch(None);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last += 1;
         let own = *last;

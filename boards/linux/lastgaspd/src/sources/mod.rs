@@ -1,6 +1,40 @@
-//! Sources: where records come from. Each has a thread of its own and hands parcels to the queue.
+//! Where records come from. Each source is a thread that reads into parcels of the [queue](crate::queue).
 //!
-//! Invariants: a source never holds more than a parcel; it waits for the queue rather than drop; when a stop is asked
-//! for it hands over what it has read and ends.
+//! Invariants: a source ends when its [`Stop`] is rung, and has handed over what it read by then; it waits for nothing
+//! but its input, its stop and the queue; what it drops it counts; what it needs to go on after a restart (its cursor)
+//! rides as a state entry in the batch of the records it stands for, so neither can be there without the other.
 
+pub mod status;
 pub mod stdin;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::queue::Intake;
+use crate::stop::Stop;
+use status::SourceStatus;
+
+/// The state entries that were durable when the store was opened, by key: where each source left off.
+pub type Cursors = Arc<BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// What a source is given.
+#[derive(Debug)]
+pub struct Context<E> {
+    /// Its end of the queue. Dropping it says that the source has ended.
+    pub intake: Intake<E>,
+    /// Rung when it has to end.
+    pub stop: Stop,
+    /// Time of the run.
+    pub clock: Clock,
+    /// The largest record the store takes, body and fields together; a larger one is kept in parts.
+    pub record_bytes_max: usize,
+    /// So long senders wait for a stalled medium before records are dropped; for sources whose senders cannot wait for
+    /// ever.
+    pub stall: Duration,
+    /// Where sources left off.
+    pub cursors: Cursors,
+    /// What `lastgasp status` shows of it.
+    pub status: Arc<SourceStatus>,
+}

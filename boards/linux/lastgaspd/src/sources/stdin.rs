@@ -14,7 +14,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read};
 
 use crate::clock::Clock;
-use crate::queue::{Closed, Intake, Parcel, Slot};
+use crate::parcel::{Parcel, Slot};
+use crate::queue::{Closed, Intake};
 use crate::stop::Stop;
 
 /// Read at once at most.
@@ -25,8 +26,8 @@ const READ_BYTES: usize = 64 << 10;
 pub struct Lines {
     /// Name of their stream.
     pub stream: Arc<str>,
-    /// What triggers their commit.
-    pub class: Class,
+    /// What triggers their commit; if not set, the policy of the node.
+    pub class: Option<Class>,
     /// A longer line is kept in parts of this size, all but the last marked as continued.
     pub record_bytes_max: usize,
 }
@@ -111,7 +112,7 @@ impl<'a, E> Cutter<'a, E> {
 
     fn fresh(lines: &Lines, intake: &Intake<E>) -> Result<Parcel, Closed> {
         let mut parcel = intake.parcel()?;
-        parcel.stream = Arc::clone(&lines.stream);
+        parcel.stream(&lines.stream);
         parcel.class = lines.class;
         Ok(parcel)
     }
@@ -142,11 +143,12 @@ impl<'a, E> Cutter<'a, E> {
     }
 
     fn push(&mut self, end: usize, continued: bool) {
-        self.parcel.slots.push(Slot { start: self.line, end, continued, severity: 0 });
+        self.parcel.push(Slot { continued, ..Slot::plain(0, self.line..end) });
+        self.parcel.end_batch(None);
     }
 
     fn hand_over(&mut self, now_us: u64) -> Result<(), Closed> {
-        if self.parcel.slots.is_empty() {
+        if self.parcel.is_empty() {
             return Ok(());
         }
         let mut next = Self::fresh(self.lines, self.intake)?;
@@ -178,7 +180,7 @@ mod tests {
     use std::thread;
 
     fn lines(record_bytes_max: usize) -> Lines {
-        Lines { stream: Arc::from("s"), class: Class::Group, record_bytes_max }
+        Lines { stream: Arc::from("s"), class: Some(Class::Group), record_bytes_max }
     }
 
     /// All records that come of these chunks, and the capacity of the largest parcel.
@@ -197,8 +199,9 @@ mod tests {
         let mut records = Vec::new();
         while !queue.has_ended() {
             if let Some(Event::Parcel(parcel)) = queue.next(None) {
-                let body = |s: &Slot| (parcel.bytes[s.start..s.end].to_vec(), s.continued);
-                records.extend(parcel.slots.iter().map(body));
+                let body = |s: &Slot| (parcel.get(&s.body).to_vec(), s.continued);
+                let batches = (0..).map_while(|at| parcel.batch(at));
+                records.extend(batches.flat_map(|batch| batch.slots).map(body));
                 queue.recycle(parcel);
             }
         }
@@ -257,13 +260,13 @@ mod tests {
         let queue: Queue<()> = Queue::new(2);
         let intake = queue.intake();
         let (mut sender, input) = UnixStream::pair().unwrap();
-        let (stop, mut ring) = Stop::by_hand().unwrap();
+        let (stop, ring) = Stop::by_hand().unwrap();
         let source = thread::spawn(move || run(input, &lines(100), &intake, &stop, &Clock::start()));
         sender.write_all(b"whole\nhalf").unwrap();
         let Some(Event::Parcel(parcel)) = queue.next(None) else { panic!("a parcel") };
-        assert_eq!(parcel.slots.len(), 1);
+        assert_eq!(parcel.records(), 1);
         queue.recycle(parcel);
-        ring.write_all(b"!").unwrap();
+        ring.ring();
         let Some(Event::Parcel(parcel)) = queue.next(None) else { panic!("another parcel") };
         assert_eq!(parcel.bytes, b"half");
         assert!(matches!(queue.next(None), Some(Event::SourceEnded)));
