@@ -24,6 +24,7 @@ mod probe;
 mod storage;
 mod sync;
 mod syscalls;
+mod window;
 
 pub use arena::{FrozenHeapArena, HeapArena};
 pub use create::{FILLED_AT_CREATION_BYTES, FormatOptions};

@@ -36,12 +36,15 @@ use crate::probe::{Content, Probe};
 use crate::storage::{FileStorage, OpenReport};
 use crate::sync::SyncGate;
 use crate::syscalls::{Kernel, Syscalls};
+use crate::window::Window;
 
 /// How to open a store.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions {
     read_only: bool,
     allow_volatile: bool,
+    /// Where the store begins, and how long its piece is.
+    piece: Option<(u64, u64)>,
 }
 
 impl OpenOptions {
@@ -65,6 +68,12 @@ impl OpenOptions {
         self
     }
 
+    /// Opens, for reading only, a store that lies in a piece of the file or device: a partition of a card's image.
+    #[must_use]
+    pub fn piece(self, start: u64, len_bytes: u64) -> Self {
+        Self { read_only: true, piece: Some((start, len_bytes)), ..self }
+    }
+
     /// Opens the store at `path`; nothing is written to it.
     ///
     /// # Errors
@@ -73,7 +82,7 @@ impl OpenOptions {
         self.open_with(path.as_ref(), Arc::new(Kernel))
     }
 
-    pub(crate) fn open_with(self, path: &Path, sys: Arc<dyn Syscalls>) -> Result<FileStorage, OpenError> {
+    pub(crate) fn open_with(self, path: &Path, mut sys: Arc<dyn Syscalls>) -> Result<FileStorage, OpenError> {
         let (file, kind) = open_medium(path, !self.read_only)?;
         let file = if self.read_only {
             StoreFile::unlocked(file)
@@ -83,7 +92,11 @@ impl OpenOptions {
         };
         let mut report = OpenReport::default();
         refresh_cache(sys.as_ref(), &file, self.read_only, &mut report);
-        let size_bytes = medium::size_bytes(&file, kind).map_err(|e| sort(path, "asking for the size", e))?;
+        let mut size_bytes = medium::size_bytes(&file, kind).map_err(|e| sort(path, "asking for the size", e))?;
+        if let Some((start, len_bytes)) = self.piece {
+            size_bytes = size_bytes.saturating_sub(start).min(len_bytes);
+            sys = Arc::new(Window { whole: sys, start, len_bytes: size_bytes });
+        }
         let probe = Probe { sys: sys.as_ref(), file: &file, kind, size_bytes };
         let content = probe.content().map_err(|e| sort(path, "reading", e))?;
         let geometry = geometry_of(path, &content)?;

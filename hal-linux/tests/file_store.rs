@@ -359,3 +359,28 @@ fn opening_options_default_to_writing_on_a_durable_medium() {
         }
     }
 }
+
+#[test]
+fn a_store_in_a_piece_of_a_file_is_read_and_nothing_around_it() {
+    let dir = tempdir().unwrap();
+    let store = dir.path().join("store");
+    let mut storage = create(&store, MIB).unwrap();
+    write_header(&mut storage, 0, 77);
+    storage.write(4096, &[5; 4096]).unwrap();
+    drop(storage);
+    let image = dir.path().join("image");
+    let start = 4 * MIB + 512;
+    let bytes = [vec![0xEE; usize::try_from(start).unwrap()], fs::read(&store).unwrap(), vec![0xDD; 5000]].concat();
+    fs::write(&image, &bytes).unwrap();
+    let mut piece = OpenOptions::new().piece(start, MIB).open(&image).unwrap();
+    assert_eq!(piece.geometry(), choose_geometry(MIB).unwrap());
+    let mut read = [0; 8192];
+    piece.read(4096, &mut read).unwrap();
+    assert_eq!((read[..4096].iter().all(|b| *b == 5), read[4096..].iter().all(|b| *b == 0)), (true, true));
+    assert_eq!(piece.open_report().missing_bytes, 0);
+    assert_eq!(piece.write(4096, &[1; 4096]).unwrap_err().kind(), StorageErrorKind::ReadOnly);
+    assert!(matches!(OpenOptions::new().piece(512, MIB).open(&image), Err(OpenError::Foreign { .. })));
+    let short = OpenOptions::new().piece(start, MIB / 2).open(&image).unwrap();
+    assert_eq!(short.open_report().missing_bytes, MIB / 2);
+    assert_eq!(fs::read(&image).unwrap(), bytes);
+}
