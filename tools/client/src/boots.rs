@@ -13,6 +13,10 @@ pub enum BootEnd {
     Clean,
     /// Without one: a power cut, a crash or a kill.
     Cut,
+    /// Everything was saved as the power failed.
+    LastGasp,
+    /// The hardware's watchdog ended it.
+    Watchdog,
     /// It runs.
     Running,
     /// Unknown: the manifest was lost and rebuilt.
@@ -26,6 +30,8 @@ impl BootEnd {
         match self {
             Self::Clean => "clean",
             Self::Cut => "cut",
+            Self::LastGasp => "last-gasp",
+            Self::Watchdog => "watchdog",
             Self::Running => "running",
             Self::Unknown => "unknown",
         }
@@ -86,6 +92,13 @@ impl Boots {
         }
     }
 
+    /// The numbers from a boot's first to the last before the next boot, gaps included.
+    #[must_use]
+    pub fn range(&self, boot: &Boot) -> (u64, u64) {
+        let next = self.0.iter().find(|next| next.epoch > boot.epoch);
+        (boot.first_seq.max(1), next.map_or(u64::MAX, |next| next.first_seq.saturating_sub(1)))
+    }
+
     /// Takes the next event of a forward read.
     pub(crate) fn push(&mut self, event: &Event) {
         match event {
@@ -104,7 +117,8 @@ impl Boots {
             if before.epoch >= origin.epoch {
                 return;
             }
-            before.last_seq = origin.first_seq.saturating_sub(1);
+            // Numbers from here to the next boot were handed out at most: a gap tells of them.
+            before.last_seq = origin.durable_upto.min(origin.first_seq.saturating_sub(1));
             before.torn_bytes = origin.torn_bytes;
             before.ended = match origin.previous_end {
                 PreviousEnd::Clean => BootEnd::Clean,

@@ -3,11 +3,13 @@
 //! Invariant: what a caller sees does not depend on whether a node or a medium is read, but for what only a node knows.
 
 use std::io;
+use std::time::Duration;
 
 use crate::boots::Boots;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::FileSource;
+use crate::gaps::{KnownGap, look_windows_up};
 use crate::query::Query;
 use crate::target::Target;
 
@@ -40,23 +42,60 @@ pub enum Client {
 }
 
 impl Client {
-    /// Opens what the target says.
+    /// Opens what the target says. What a user should know of it besides is handed to `note`.
     ///
     /// # Errors
     /// What is wrong with it, and what to do.
-    pub fn open(target: &Target) -> Result<Self, Error> {
+    pub fn open(target: &Target, note: &mut dyn FnMut(&str)) -> Result<Self, Error> {
         match target {
-            Target::Store(path) => Ok(Self::File(Box::new(FileSource::open(path)?))),
+            Target::Store(path) => {
+                let source = FileSource::open(path)?;
+                if let Some(writer) = source.status().writer.words() {
+                    note(&format!("{writer} is writing to {}; shown is what it had written", path.display()));
+                }
+                Ok(Self::File(Box::new(source)))
+            }
+            Target::Node { socket, .. } => Err(Error::unfit(socket, "cannot be read yet")),
         }
     }
 
-    /// Reads what the query asks for, and hands each entry over.
+    /// What is read, as a user would name it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(source) => source.path().display().to_string(),
+        }
+    }
+
+    /// Reads what the query asks for, and hands each entry over. Returns where to go on: oldest first, every number
+    /// before it was read, whether the filter kept it or not.
     ///
     /// # Errors
     /// The medium or the node fails, or `each` does.
-    pub fn read(&mut self, query: &Query, each: Each<'_>) -> Result<(), Error> {
+    pub fn read(&mut self, query: &Query, each: Each<'_>) -> Result<u64, Error> {
         match self {
             Self::File(source) => source.read(query, each),
+        }
+    }
+
+    /// Waits until there may be records from `from` on, but not longer than `patience`; `false` if that time is over
+    /// and there are none for sure.
+    ///
+    /// # Errors
+    /// The medium or the node fails.
+    pub fn wait(&mut self, _from: u64, patience: Duration) -> Result<bool, Error> {
+        match self {
+            Self::File(source) => source.wait(patience),
+        }
+    }
+
+    /// The number that the next record will have at least: everything before it is durable or gone.
+    ///
+    /// # Errors
+    /// The medium or the node fails.
+    pub fn next_seq(&mut self) -> Result<u64, Error> {
+        match self {
+            Self::File(source) => source.mounted(|catalog, _| catalog.durable_upto().saturating_add(1)),
         }
     }
 
@@ -70,13 +109,84 @@ impl Client {
         }
     }
 
-    /// All boots that the log still tells of.
+    /// All boots that the log still tells of. From then on records tell their boot.
     ///
     /// # Errors
     /// The medium or the node fails.
     pub fn boots(&mut self) -> Result<Boots, Error> {
         match self {
             Self::File(source) => source.boots(),
+        }
+    }
+
+    /// Everything that is known to be lost: what the ledger of gaps tells, and what retention dropped. With `scan`,
+    /// every record is read, so that damage is found too which nobody has met yet; `progress` is told the numbers that
+    /// were passed, and how many there are.
+    ///
+    /// # Errors
+    /// The medium or the node fails.
+    pub fn gaps(&mut self, scan: bool, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<KnownGap>, Error> {
+        let mut gaps = Vec::new();
+        if scan {
+            let end = self.next_seq()?;
+            self.read(&Query::default(), &mut |entry, _| {
+                match &entry {
+                    Entry::Gap(gap) => gaps.push(KnownGap::of(gap)),
+                    Entry::Record(record) => progress(record.seq, end),
+                    Entry::Event(_) => {}
+                }
+                Ok(Flow::On)
+            })?;
+        } else {
+            match self {
+                Self::File(source) => gaps = source.gaps()?,
+            }
+        }
+        self.lookups(&mut |look| look_windows_up(&mut gaps, look))?;
+        Ok(gaps)
+    }
+
+    /// The random number that tells this store from every other.
+    ///
+    /// # Errors
+    /// The medium or the node fails.
+    pub fn identity(&mut self) -> Result<u64, Error> {
+        match self {
+            Self::File(source) => source.mounted(|catalog, _| catalog.store_id()),
+        }
+    }
+
+    /// Hands out something that looks into the log here and there.
+    ///
+    /// # Errors
+    /// The medium or the node fails, or `run` does.
+    pub fn lookups(&mut self, run: &mut dyn FnMut(&mut dyn Lookup) -> Result<(), Error>) -> Result<(), Error> {
+        match self {
+            Self::File(source) => source.lookups(run),
+        }
+    }
+
+    /// Has the node make everything durable that it took in until now; returns the last such number.
+    ///
+    /// # Errors
+    /// It is a medium, or the node cannot.
+    pub fn checkpoint(&mut self) -> Result<u64, Error> {
+        match self {
+            Self::File(source) => Err(Error::NeedsNode {
+                path: source.path().to_path_buf(),
+                what: "a checkpoint",
+                which: "a store; all that is in it is durable",
+            }),
+        }
+    }
+
+    /// The state entry of a source: its cursor, as it is durable now.
+    ///
+    /// # Errors
+    /// The medium or the node fails.
+    pub fn state(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self {
+            Self::File(source) => source.mounted(|catalog, _| catalog.state().get(key).map(<[u8]>::to_vec)),
         }
     }
 }

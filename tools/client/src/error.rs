@@ -3,7 +3,7 @@
 //! Invariant: each text says what is wrong, where, and what to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a client could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +38,22 @@ pub enum Error {
         /// What is wrong, and what to do.
         what: String,
     },
+    /// Nothing was named, and nothing is at the usual places.
+    #[error(
+        "no node runs here (no socket {sockets}), and there is no store ({stores}); name one with --store, --socket or \
+         --root"
+    )]
+    Nowhere {
+        /// Where sockets were looked for.
+        sockets: String,
+        /// Where stores were looked for.
+        stores: String,
+    },
     /// What was asked for takes a running node.
-    #[error("{}: {what} takes a running node, and this is {which}; start lastgaspd, or name its socket with --socket", path.display())]
+    #[error(
+        "{}: {what} takes a running node, and this is {which}; start lastgaspd, or name its socket with --socket",
+        path.display()
+    )]
     NeedsNode {
         /// What was opened instead.
         path: PathBuf,
@@ -51,4 +65,14 @@ pub enum Error {
     /// The caller's own function failed while it took an entry.
     #[error(transparent)]
     Caller(io::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), doing, source }
+    }
+
+    pub(crate) fn unfit(path: &Path, what: impl Into<String>) -> Self {
+        Self::Unfit { path: path.to_path_buf(), what: what.into() }
+    }
 }

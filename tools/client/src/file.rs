@@ -6,9 +6,10 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lastgasp_core::catalog::Catalog;
-use lastgasp_core::gaps::Gap as CoreGap;
+use lastgasp_core::gaps::{Gap as CoreGap, GapCause};
 use lastgasp_core::hal::{Geometry, ReadStorage};
 use lastgasp_core::reader::Reader;
 use lastgasp_core::recovery::RecoveryReport;
@@ -19,7 +20,10 @@ use crate::boots::Boots;
 use crate::client::{Each, Flow, Lookup};
 use crate::entry::{Entry, Gap, Record};
 use crate::error::Error;
+use crate::gaps::KnownGap;
+use crate::image;
 use crate::query::Query;
+use crate::wait::Watch;
 
 /// Room for the names of more streams than any node takes by default.
 const STREAMS: u16 = 4096;
@@ -73,6 +77,7 @@ pub struct FileSource {
     /// For looking elsewhere while an entry of the main scan is held.
     side: ScanBuffers,
     boots: Option<Boots>,
+    watch: Watch,
 }
 
 impl FileSource {
@@ -81,19 +86,17 @@ impl FileSource {
     /// # Errors
     /// What is there instead, and what to do.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self::over(path, FileStorage::open_read_only(path)?))
-    }
-
-    pub(crate) fn over(path: &Path, storage: FileStorage) -> Self {
+        let storage = image::open(path)?;
         let geometry = storage.geometry();
-        Self {
+        Ok(Self {
             path: path.to_path_buf(),
             storage,
             memory: StoreMemory::with_streams(&geometry, STREAMS),
             main: ScanBuffers::new(&geometry),
             side: ScanBuffers::new(&geometry),
             boots: None,
-        }
+            watch: Watch::new(path),
+        })
     }
 
     /// The path it was opened by.
@@ -138,11 +141,11 @@ impl FileSource {
         self.mounted(|catalog, _| catalog.streams().iter().map(|(_, name)| name.to_owned()).collect())
     }
 
-    pub(crate) fn read(&mut self, query: &Query, each: Each<'_>) -> Result<(), Error> {
+    pub(crate) fn read(&mut self, query: &Query, each: Each<'_>) -> Result<u64, Error> {
         let mut reader = mount(&self.path, &mut self.storage, &mut self.memory)?;
         let (medium, catalog) = reader.parts();
         let boots = self.boots.as_ref();
-        let Some(mut scan) = begin(catalog, query) else { return Ok(()) };
+        let Some(mut scan) = begin(catalog, query) else { return Ok(catalog.durable_upto().saturating_add(1)) };
         let mut mem = self.main.parts();
         let mut now = None;
         while let Some(entry) = scan.next(medium, catalog, &mut mem) {
@@ -155,7 +158,34 @@ impl FileSource {
                 break;
             }
         }
-        Ok(())
+        Ok(scan.position())
+    }
+
+    /// Waits until somebody has written to the medium.
+    pub(crate) fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+        self.watch.wait(patience).map_err(|source| Error::io(&self.path, "waiting for it to change", source))
+    }
+
+    /// What the ledger knows, and what retention dropped.
+    pub(crate) fn gaps(&mut self) -> Result<Vec<KnownGap>, Error> {
+        self.mounted(|catalog, _| {
+            let floor = catalog.floor();
+            let dropped = CoreGap::new(1, floor.saturating_sub(1), false, GapCause::Retention);
+            let dropped = Some(dropped).filter(|gap| gap.first_seq <= gap.last_seq);
+            let all = dropped.iter().chain(catalog.gaps());
+            all.map(|gap| {
+                let name = gap.stream.map(|id| stream_name(catalog, id));
+                KnownGap::of(&shown_gap(gap, name.as_ref().map(StreamName::as_str)))
+            })
+            .collect()
+        })
+    }
+
+    /// Mounts once, for many looks.
+    pub(crate) fn lookups(&mut self, run: &mut dyn FnMut(&mut dyn Lookup) -> Result<(), Error>) -> Result<(), Error> {
+        let mut reader = mount(&self.path, &mut self.storage, &mut self.memory)?;
+        let (medium, catalog) = reader.parts();
+        run(&mut Side { medium, catalog, boots: self.boots.as_ref(), buffers: &mut self.side })
     }
 
     /// Reads every part of the log that a boot began in.

@@ -8,15 +8,14 @@ use std::io::{self, IsTerminal, Write};
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lastgasp_client::FileSource;
 use lastgasp_core::check::{Finding, Place, check};
 use lastgasp_core::format::events::PreviousEnd;
-use lastgasp_core::hal::ReadStorage;
-use lastgasp_hal_linux::ScanBuffers;
 use serde_json::{Value, json};
 
 use crate::entries::previous_end_name;
+use crate::place::MediumArgs;
 use crate::size;
-use crate::store::{self, StoreArgs, Writer};
 
 /// From this size on, a check takes long enough for a progress bar.
 const BAR_FROM_BYTES: u64 = 64 << 20;
@@ -35,7 +34,7 @@ Examples:
 Exit codes: 0 sound, 1 damage was found and described, 2 it could not run (also: a node is writing to the store).")]
 pub(crate) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
+    medium: MediumArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -75,39 +74,34 @@ struct Report {
 
 /// `true` if the store is sound.
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    let path = &args.store.path;
-    let storage = store::open(path)?;
-    if let Writer::Some(pid) = Writer::of(&storage) {
-        bail!(
-            "{}: {} is writing to this store; stop it, then check, or check a copy",
-            path.display(),
-            Writer::name(pid)
-        );
+    let path = args.medium.find()?;
+    let mut source = FileSource::open(&path)?;
+    let status = source.status();
+    if let Some(writer) = status.writer.words() {
+        bail!("{}: {writer} is writing to this store; stop it, then check, or check a copy", path.display());
     }
-    let geometry = storage.geometry();
-    let missing_bytes = storage.open_report().missing_bytes;
-    let mut memory = store::memory(&storage);
-    let mut reader = store::mount(storage, &mut memory)?;
-    let mut buffers = ScanBuffers::new(&geometry);
-    let previous_end = reader.report().previous_end;
-    let bar = bar(0, "checking", geometry.total_bytes());
-    let mut findings = Vec::new();
-    let (storage, catalog) = reader.parts();
-    let mut progress = |done: u32, total: u32| {
-        bar.set_length(u64::from(total));
-        bar.set_position(u64::from(done));
-    };
-    check(storage, catalog, &mut buffers.parts(), &mut progress, &mut |finding| findings.push(finding));
-    bar.finish_and_clear();
-    let report = Report {
-        findings,
-        missing_bytes,
-        present_bytes: geometry.total_bytes().saturating_sub(missing_bytes),
-        segment_bytes: u64::from(geometry.segment_bytes),
-        segments: catalog.pool().order().len(),
-        records: (catalog.floor(), catalog.durable_upto()),
-        previous_end,
-    };
+    let (geometry, missing_bytes) = (status.geometry, status.missing_bytes);
+    let report = source.with_reader(|reader, buffers| {
+        let previous_end = reader.report().previous_end;
+        let bar = bar(0, "checking", geometry.total_bytes());
+        let mut findings = Vec::new();
+        let (storage, catalog) = reader.parts();
+        let mut progress = |done: u32, total: u32| {
+            bar.set_length(u64::from(total));
+            bar.set_position(u64::from(done));
+        };
+        check(storage, catalog, &mut buffers.parts(), &mut progress, &mut |finding| findings.push(finding));
+        bar.finish_and_clear();
+        Report {
+            findings,
+            missing_bytes,
+            present_bytes: geometry.total_bytes().saturating_sub(missing_bytes),
+            segment_bytes: u64::from(geometry.segment_bytes),
+            segments: catalog.pool().order().len(),
+            records: (catalog.floor(), catalog.durable_upto()),
+            previous_end,
+        }
+    })?;
     match args.output {
         Output::Json => {
             let mut out = io::stdout().lock();

@@ -2,10 +2,8 @@
 //!
 //! Invariant: names are stable; programs read them.
 
-use lastgasp_core::format::events::PreviousEnd;
-use lastgasp_core::gaps::{Gap, GapCause};
-use lastgasp_core::scan::Event;
-use lastgasp_core::streams::StreamTable;
+use jiff::tz::TimeZone;
+use lastgasp_client::{Event, Gap, GapCause, PreviousEnd};
 use serde_json::{Value, json};
 
 use crate::times;
@@ -30,12 +28,8 @@ pub(crate) fn previous_end_words(end: PreviousEnd) -> &'static str {
     }
 }
 
-/// A stream's name; of one the store does not know, its number.
-pub(crate) fn stream_name(streams: &StreamTable<'_>, id: u16) -> String {
-    streams.name(id).map_or_else(|| format!("stream-{id}"), str::to_owned)
-}
-
-pub(crate) fn gap_json(gap: &Gap, streams: &StreamTable<'_>) -> Value {
+/// A gap as an object.
+pub(crate) fn gap_json(gap: &Gap<'_>) -> Value {
     let mut value = json!({
         "first_seq": gap.first_seq,
         "last_seq": gap.last_seq,
@@ -43,20 +37,14 @@ pub(crate) fn gap_json(gap: &Gap, streams: &StreamTable<'_>) -> Value {
         "cause": gap.cause.name(),
     });
     if let Some(stream) = gap.stream {
-        value["stream"] = stream_name(streams, stream).into();
+        value["stream"] = stream.into();
     }
-    json!({ "gap": value })
+    value
 }
 
-pub(crate) fn gap_words(gap: &Gap, streams: &StreamTable<'_>) -> String {
-    if gap.last_seq < gap.first_seq {
-        return "the manifest was lost and rebuilt: gaps known before may be missing here".to_owned();
-    }
-    let count = gap.last_seq.saturating_sub(gap.first_seq).saturating_add(1);
-    let most = if gap.exact { "" } else { "at most " };
-    let plural = if count == 1 { "record" } else { "records" };
-    let of = gap.stream.map_or_else(String::new, |id| format!(" of {}", stream_name(streams, id)));
-    let why = match gap.cause {
+/// Why records are gone, in words.
+pub(crate) fn cause_words(cause: GapCause) -> &'static str {
+    match cause {
         GapCause::RamTier => "they were only in RAM when power failed",
         GapCause::Torn => "they were not yet durable when power failed",
         GapCause::Rot => "the medium damaged them",
@@ -66,7 +54,18 @@ pub(crate) fn gap_words(gap: &Gap, streams: &StreamTable<'_>) -> String {
         GapCause::MediumFailed => "the medium failed",
         GapCause::Oversize => "they were too large",
         GapCause::LedgerLost => "the manifest was lost",
-    };
+    }
+}
+
+pub(crate) fn gap_words(gap: &Gap<'_>) -> String {
+    if gap.last_seq < gap.first_seq {
+        return "the manifest was lost and rebuilt: gaps known before may be missing here".to_owned();
+    }
+    let count = gap.count();
+    let most = if gap.exact { "" } else { "at most " };
+    let plural = if count == 1 { "record" } else { "records" };
+    let of = gap.stream.map_or_else(String::new, |stream| format!(" of {stream}"));
+    let why = cause_words(gap.cause);
     let (first, last) = (gap.first_seq, gap.last_seq);
     let range = if first == last { format!("{first}") } else { format!("{first} to {last}") };
     format!("gap: {most}{count} {plural}{of} ({range}), {}: {why}", gap.cause.name())
@@ -89,14 +88,17 @@ pub(crate) fn event_json(event: &Event) -> Value {
     }
 }
 
-pub(crate) fn event_words(event: &Event) -> String {
+pub(crate) fn event_words(event: &Event, zone: &TimeZone) -> String {
     match event {
         Event::Boot(origin) => {
-            let mut words = format!("boot {}; the one before ended ", origin.epoch);
-            words += previous_end_words(origin.previous_end);
-            if origin.previous_end == PreviousEnd::New {
-                words = format!("boot {}; the store is new", origin.epoch);
+            let mut words = format!("boot {}", origin.epoch);
+            if let Some(time) = times::listed(origin.anchor.wall_us, zone) {
+                words += &format!(", {time}");
             }
+            words += &match origin.previous_end {
+                PreviousEnd::New => "; the store is new".to_owned(),
+                end => format!("; the one before ended {}", previous_end_words(end)),
+            };
             if origin.torn_bytes > 0 {
                 words += &format!("; {} bytes were torn", origin.torn_bytes);
             }

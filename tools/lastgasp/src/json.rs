@@ -5,26 +5,22 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lastgasp_core::format::fields::{Fields, List, Map, Value};
-use lastgasp_core::scan::Record;
+use lastgasp_client::{List, Map, Record, Value};
 use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 
 use crate::times;
 
 /// One record as an object.
-pub(crate) struct RecordJson<'a> {
-    pub(crate) record: &'a Record<'a>,
-    pub(crate) stream: &'a str,
-}
+pub(crate) struct RecordJson<'a>(pub(crate) &'a Record<'a>);
 
 impl Serialize for RecordJson<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let row = &self.record.row;
+        let row = self.0;
         let mut map = to.serialize_map(None)?;
-        map.serialize_entry("seq", &self.record.seq)?;
-        map.serialize_entry("stream", self.stream)?;
-        map.serialize_entry("received", &self.record.received_wall_us().and_then(times::rfc3339))?;
+        map.serialize_entry("seq", &row.seq)?;
+        map.serialize_entry("stream", row.stream)?;
+        map.serialize_entry("received", &row.received_us.and_then(times::rfc3339))?;
         map.serialize_entry("time", &row.event_time_us.and_then(times::rfc3339))?;
         map.serialize_entry("severity", &Some(row.severity).filter(|s| *s != 0))?;
         match std::str::from_utf8(row.body) {
@@ -38,17 +34,18 @@ impl Serialize for RecordJson<'_> {
             map.serialize_entry("trace_id", &hex(&trace.trace_id))?;
             map.serialize_entry("span_id", &hex(&trace.span_id))?;
         }
-        map.serialize_entry("fields", &Pairs(&Fields::new(row.fields)))?;
-        let mut fields = Fields::new(row.fields);
+        map.serialize_entry("fields", &Pairs(&row.fields()))?;
+        let mut fields = row.fields();
         fields.by_ref().for_each(drop);
         if fields.is_malformed() {
-            map.serialize_entry("fields_base64", &STANDARD.encode(row.fields))?;
+            map.serialize_entry("fields_base64", &STANDARD.encode(row.field_bytes))?;
         }
         map.end()
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -86,7 +83,8 @@ impl<'a, I: Iterator<Item = Value<'a>> + Clone> Serialize for Values<'_, I> {
     }
 }
 
-struct OneValue<'a>(Value<'a>);
+/// One value.
+pub(crate) struct OneValue<'a>(pub(crate) Value<'a>);
 
 impl Serialize for OneValue<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -113,6 +111,7 @@ impl Serialize for OneValue<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lastgasp_client::Fields;
     use lastgasp_core::format::fields::FieldsWriter;
 
     #[test]
@@ -137,19 +136,19 @@ mod tests {
     fn malformed_fields_are_given_as_they_are() {
         let record = Record {
             seq: 1,
-            clock: None,
-            row: lastgasp_core::format::row::Row {
-                stream: 1,
-                severity: 0,
-                continued: false,
-                received_us: 0,
-                event_time_us: Some(0),
-                trace: None,
-                body: b"\xFF",
-                fields: &[1, b'k', 0, 9],
-            },
+            stream: "s",
+            severity: 0,
+            boot: None,
+            received_offset_us: 0,
+            received_us: None,
+            synchronised: false,
+            event_time_us: Some(0),
+            trace: None,
+            continued: false,
+            body: b"\xFF",
+            field_bytes: &[1, b'k', 0, 9],
         };
-        let json = serde_json::to_string(&RecordJson { record: &record, stream: "s" }).unwrap();
+        let json = serde_json::to_string(&RecordJson(&record)).unwrap();
         let want = concat!(
             r#"{"seq":1,"stream":"s","received":null,"time":"1970-01-01T00:00:00.000000Z","severity":null,"#,
             r#""body_base64":"/w==","fields":{"k":null},"fields_base64":"AWsACQ=="}"#

@@ -1,178 +1,139 @@
-//! Records as lines: `cat` gives bodies byte for byte, `short` a time, a stream and a severity in front.
+//! Records as lines.
 //!
 //! Invariants: a line that was kept in parts comes as one line, and is never held in memory as a whole; where a part is
-//! gone, or a boot began, the line ends.
+//! gone, or a boot began, the line ends; a line is shown if any of its parts is looked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
-use anstyle::{AnsiColor, Style};
-use jiff::tz::TimeZone;
-use lastgasp_core::catalog::Catalog;
-use lastgasp_core::gaps::{Gap, GapCause};
-use lastgasp_core::scan::{Entry, Event, Record};
+use lastgasp_client::{Entry, Error, Flow, Lookup, Query, Record};
 
-use crate::entries::{event_words, gap_words, stream_name};
-use crate::{severity, times};
+use crate::look::Look;
+use crate::select::Wanted;
 
-/// How lines look.
-#[derive(Debug, Clone)]
-pub(crate) struct Look {
-    /// With time, stream and severity; and gaps and events in their place.
-    pub(crate) short: bool,
-    /// For a terminal: control characters are shown, not sent.
-    pub(crate) terminal: bool,
-    pub(crate) colours: bool,
-    pub(crate) zone: TimeZone,
+/// Looks at the parts of a stream's line from a number on, up to its end or to where it breaks off; `take` says whether
+/// to go on.
+fn parts(
+    look: &mut dyn Lookup,
+    stream: &str,
+    from: u64,
+    take: &mut dyn FnMut(&Record<'_>) -> io::Result<Flow>,
+) -> io::Result<()> {
+    let query = Query { from, streams: vec![stream.to_owned()], ..Query::default() };
+    let done = look.look(&query, &mut |entry| match entry {
+        Entry::Record(part) => {
+            let flow = take(&part)?;
+            Ok(if part.continued { flow } else { Flow::Stop })
+        }
+        Entry::Gap(gap) if gap.stream.is_some_and(|of| of != stream) => Ok(Flow::On),
+        Entry::Gap(_) | Entry::Event(_) => Ok(Flow::Stop),
+    });
+    done.map_err(into_io)
 }
 
-impl Look {
-    /// Bodies byte for byte.
-    pub(crate) fn cat() -> Self {
-        Self { short: false, terminal: false, colours: false, zone: TimeZone::UTC }
-    }
-
-    /// What stands in front of a line.
-    pub(crate) fn prefix(&self, catalog: &Catalog<'_>, record: &Record<'_>) -> Vec<u8> {
-        if !self.short {
-            return Vec::new();
-        }
-        let time = record.row.event_time_us.or(record.received_wall_us());
-        let time = time.and_then(|us| times::short(us, &self.zone));
-        let time = time.unwrap_or_else(|| "--- -- --:--:--".to_owned());
-        let mut stream = Vec::new();
-        self.text(stream_name(catalog.streams(), record.row.stream).as_bytes(), &mut stream);
-        let stream = String::from_utf8_lossy(&stream);
-        let severity = severity::name(record.row.severity).map_or_else(String::new, |name| format!(" {name}"));
-        let style = self.style(match record.row.severity {
-            17.. => Style::new().bold().fg_color(Some(AnsiColor::Red.into())),
-            13.. => Style::new().bold().fg_color(Some(AnsiColor::Yellow.into())),
-            1..=8 => Style::new().dimmed(),
-            _ => Style::new(),
-        });
-        format!("{time} {stream}{style}{severity}{style:#}: ").into_bytes()
-    }
-
-    fn style(&self, style: Style) -> Style {
-        if self.colours { style } else { Style::new() }
-    }
-
-    /// A body, or a part of one, as it is printed.
-    pub(crate) fn body(&self, out: &mut impl Write, body: &[u8]) -> io::Result<()> {
-        if !self.short {
-            return out.write_all(body);
-        }
-        let mut text = Vec::with_capacity(body.len());
-        self.text(body, &mut text);
-        out.write_all(&text)
-    }
-
-    /// Further lines of a body are indented; on a terminal, control characters and what is no text become visible.
-    fn text(&self, bytes: &[u8], out: &mut Vec<u8>) {
-        for chunk in bytes.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                match c {
-                    '\n' => out.extend_from_slice(b"\n    "),
-                    '\t' => out.push(b'\t'),
-                    c if c.is_control() && self.terminal => out.extend(c.escape_default().map(|c| c as u8)),
-                    c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-                }
-            }
-            if self.terminal {
-                chunk.invalid().iter().for_each(|byte| out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()));
-            } else {
-                out.extend_from_slice(chunk.invalid());
-            }
-        }
-    }
-
-    fn gap(&self, out: &mut impl Write, catalog: &Catalog<'_>, gap: &Gap) -> io::Result<()> {
-        if !self.short {
-            return Ok(());
-        }
-        let colour = match gap.cause {
-            GapCause::Rot | GapCause::MediumFailed | GapCause::LedgerLost => AnsiColor::Red,
-            _ => AnsiColor::Yellow,
-        };
-        let style = self.style(Style::new().bold().fg_color(Some(colour.into())));
-        writeln!(out, "{style}-- {} --{style:#}", gap_words(gap, catalog.streams()))
-    }
-
-    fn event(&self, out: &mut impl Write, event: &Event) -> io::Result<()> {
-        if !self.short {
-            return Ok(());
-        }
-        let style = self.style(Style::new().fg_color(Some(AnsiColor::Cyan.into())));
-        writeln!(out, "{style}-- {} --{style:#}", event_words(event))
+/// An error of the client inside of a function that it called.
+pub(crate) fn into_io(error: Error) -> io::Error {
+    match error {
+        Error::Caller(error) => error,
+        error => io::Error::other(error),
     }
 }
 
-/// Finds the rest of a line in the store: prints its parts from a number on, by the given function, and returns the
-/// number of the last one.
-pub(crate) type Follow<'f> =
-    &'f mut dyn FnMut(u16, u64, &mut dyn FnMut(&Record<'_>) -> io::Result<()>) -> io::Result<()>;
+/// A line that is not ended yet.
+struct Open {
+    stream: String,
+}
 
 /// Prints entries in order as lines.
 pub(crate) struct Forward<W> {
     look: Look,
-    out: W,
-    /// The stream whose line is not ended yet.
-    open: Option<u16>,
+    wanted: Wanted,
+    pub(crate) out: W,
+    /// The line that is being printed.
+    open: Option<Open>,
     /// By stream: records up to this one were printed, as parts of a line.
-    printed: HashMap<u16, u64>,
+    printed: HashMap<String, u64>,
+    /// Streams whose line goes on, and is not looked for.
+    passed_by: HashSet<String>,
 }
 
 impl<W: Write> Forward<W> {
-    pub(crate) fn new(look: Look, out: W) -> Self {
-        Self { look, out, open: None, printed: HashMap::new() }
+    pub(crate) fn new(look: Look, wanted: Wanted, out: W) -> Self {
+        Self { look, wanted, out, open: None, printed: HashMap::new(), passed_by: HashSet::new() }
     }
 
-    /// Prints the next entry. If it parts the line that is open from its end, `follow` fetches the rest first.
-    pub(crate) fn entry(&mut self, catalog: &Catalog<'_>, entry: &Entry<'_>, follow: Follow<'_>) -> io::Result<()> {
+    /// Prints the next entry. If it parts the line that is open from its end, the rest is fetched first.
+    pub(crate) fn entry(&mut self, entry: &Entry<'_>, look: &mut dyn Lookup) -> io::Result<()> {
         match entry {
-            Entry::Record(record) => self.record(catalog, record, follow),
+            Entry::Record(record) => self.record(record, look),
             Entry::Gap(gap) => {
-                if gap.stream.is_none() || gap.stream == self.open {
+                if gap.stream.is_none_or(|stream| self.open.as_ref().is_some_and(|open| open.stream == stream)) {
                     self.end_line()?;
                 }
-                self.look.gap(&mut self.out, catalog, gap)
+                self.passed_by.retain(|stream| gap.stream.is_some_and(|of| of != stream));
+                self.look.gap(&mut self.out, gap)
             }
             Entry::Event(event) => {
                 self.end_line()?;
+                self.passed_by.clear();
                 self.look.event(&mut self.out, event)
             }
         }
     }
 
-    fn record(&mut self, catalog: &Catalog<'_>, record: &Record<'_>, follow: Follow<'_>) -> io::Result<()> {
-        let stream = record.row.stream;
-        if self.printed.get(&stream).is_some_and(|upto| record.seq <= *upto) {
+    fn record(&mut self, record: &Record<'_>, look: &mut dyn Lookup) -> io::Result<()> {
+        if self.printed.get(record.stream).is_some_and(|upto| record.seq <= *upto) {
             return Ok(());
         }
-        match self.open {
-            Some(open) if open == stream => {}
-            Some(open) => {
-                self.rest_of_line(open, record.seq, follow)?;
-                self.out.write_all(&self.look.prefix(catalog, record))?;
+        if self.open.as_ref().is_none_or(|open| open.stream != record.stream) {
+            if !self.is_wanted(record, look)? {
+                return Ok(());
             }
-            None => self.out.write_all(&self.look.prefix(catalog, record))?,
+            if let Some(open) = self.open.take() {
+                self.rest_of_line(&open.stream, record.seq, look)?;
+            }
+            self.out.write_all(&self.look.prefix(record))?;
+            self.open = Some(Open { stream: record.stream.to_owned() });
         }
-        self.look.body(&mut self.out, record.row.body)?;
-        self.open = Some(stream);
-        if record.row.continued { Ok(()) } else { self.end_line() }
+        self.look.body(&mut self.out, record)?;
+        if record.continued { Ok(()) } else { self.end_line() }
     }
 
-    fn rest_of_line(&mut self, stream: u16, from: u64, follow: Follow<'_>) -> io::Result<()> {
-        let (look, out) = (&self.look, &mut self.out);
+    /// Whether the line that this record begins, or goes on with, is looked for.
+    fn is_wanted(&mut self, record: &Record<'_>, look: &mut dyn Lookup) -> io::Result<bool> {
+        if !self.wanted.stream(record.stream) {
+            return Ok(false);
+        }
+        if self.passed_by.contains(record.stream) {
+            if !record.continued {
+                self.passed_by.remove(record.stream);
+            }
+            return Ok(false);
+        }
+        let mut is_wanted = self.wanted.body(record.body);
+        if !is_wanted && record.continued {
+            parts(look, record.stream, record.seq.saturating_add(1), &mut |part| {
+                is_wanted = self.wanted.body(part.body);
+                Ok(if is_wanted { Flow::Stop } else { Flow::On })
+            })?;
+            if !is_wanted {
+                self.passed_by.insert(record.stream.to_owned());
+            }
+        }
+        Ok(is_wanted)
+    }
+
+    fn rest_of_line(&mut self, stream: &str, from: u64, look: &mut dyn Lookup) -> io::Result<()> {
         let mut last = None;
-        follow(stream, from, &mut |part| {
+        parts(look, stream, from, &mut |part| {
             last = Some(part.seq);
-            look.body(out, part.row.body)
+            self.look.body(&mut self.out, part)?;
+            Ok(Flow::On)
         })?;
         if let Some(last) = last {
-            self.printed.insert(stream, last);
+            self.printed.insert(stream.to_owned(), last);
         }
-        self.end_line()
+        self.out.write_all(b"\n")
     }
 
     fn end_line(&mut self) -> io::Result<()> {
@@ -180,112 +141,107 @@ impl<W: Write> Forward<W> {
     }
 
     /// Ends the last line.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.end_line()?;
         self.out.flush()
     }
 }
 
-/// The line that a reverse scan is in.
+/// The line that a reverse read is in.
 struct Run {
-    stream: u16,
+    stream: String,
     first: u64,
     last: u64,
     prefix: Vec<u8>,
-    /// Its body, while it is of one part.
+    is_wanted: bool,
+    /// How it is printed, while it is of one part.
     body: Option<Vec<u8>>,
 }
 
-/// Prints entries of a reverse scan as lines. Parts are joined where they stand one after another.
+/// Prints entries of a reverse read as lines. Parts are joined where they stand one after another.
 pub(crate) struct Backward<W> {
     look: Look,
+    wanted: Wanted,
     out: W,
     run: Option<Run>,
-    /// Lines that may still begin.
+    /// Lines that may still be printed.
     left: u64,
 }
 
-/// Prints the records of a stream in a range, in order, by the given function.
-pub(crate) type Reread<'f> =
-    &'f mut dyn FnMut(u16, (u64, u64), &mut dyn FnMut(&Record<'_>) -> io::Result<()>) -> io::Result<()>;
-
 impl<W: Write> Backward<W> {
-    pub(crate) fn new(look: Look, out: W, lines: u64) -> Self {
-        Self { look, out, run: None, left: lines }
+    pub(crate) fn new(look: Look, wanted: Wanted, out: W, lines: u64) -> Self {
+        Self { look, wanted, out, run: None, left: lines }
     }
 
-    /// Takes the next entry; `false` if no more are wanted.
-    pub(crate) fn entry(&mut self, catalog: &Catalog<'_>, entry: &Entry<'_>, reread: Reread<'_>) -> io::Result<bool> {
+    /// Takes the next entry.
+    pub(crate) fn entry(&mut self, entry: &Entry<'_>, look: &mut dyn Lookup) -> io::Result<Flow> {
         match entry {
             Entry::Record(record) => {
-                if let Some(run) = self.run.as_mut().filter(|run| run.stream == record.row.stream)
-                    && record.row.continued
+                if !self.wanted.stream(record.stream) {
+                    return Ok(Flow::On);
+                }
+                if let Some(run) = self.run.as_mut().filter(|run| run.stream == record.stream)
+                    && record.continued
                 {
                     run.first = record.seq;
-                    run.prefix = self.look.prefix(catalog, record);
+                    run.prefix = self.look.prefix(record);
+                    run.is_wanted |= self.wanted.body(record.body);
                     run.body = None;
-                    return Ok(true);
+                    return Ok(Flow::On);
                 }
-                self.end_run(reread)?;
-                let Some(left) = self.left.checked_sub(1) else { return Ok(false) };
-                self.left = left;
+                self.end_run(look)?;
+                if self.left == 0 {
+                    return Ok(Flow::Stop);
+                }
+                let mut body = Vec::new();
+                self.look.body(&mut body, record)?;
                 self.run = Some(Run {
-                    stream: record.row.stream,
+                    stream: record.stream.to_owned(),
                     first: record.seq,
                     last: record.seq,
-                    prefix: self.look.prefix(catalog, record),
-                    body: Some(record.row.body.to_vec()),
+                    prefix: self.look.prefix(record),
+                    is_wanted: self.wanted.body(record.body),
+                    body: Some(body),
                 });
             }
             Entry::Gap(gap) => {
-                self.end_run(reread)?;
+                self.end_run(look)?;
                 if self.left == 0 {
-                    return Ok(false);
+                    return Ok(Flow::Stop);
                 }
-                self.look.gap(&mut self.out, catalog, gap)?;
+                self.look.gap(&mut self.out, gap)?;
             }
             Entry::Event(event) => {
-                self.end_run(reread)?;
+                self.end_run(look)?;
                 self.look.event(&mut self.out, event)?;
             }
         }
-        Ok(true)
+        Ok(Flow::On)
     }
 
-    fn end_run(&mut self, reread: Reread<'_>) -> io::Result<()> {
-        let Some(run) = self.run.take() else { return Ok(()) };
+    fn end_run(&mut self, look: &mut dyn Lookup) -> io::Result<()> {
+        let Some(run) = self.run.take().filter(|run| run.is_wanted) else { return Ok(()) };
+        self.left = self.left.saturating_sub(1);
         self.out.write_all(&run.prefix)?;
-        let (look, out) = (&self.look, &mut self.out);
         match run.body {
-            Some(body) => look.body(out, &body)?,
-            None => reread(run.stream, (run.first, run.last), &mut |part| look.body(out, part.row.body))?,
+            Some(body) => self.out.write_all(&body)?,
+            None => {
+                let query = Query { from: run.first, to: run.last, streams: vec![run.stream], ..Query::default() };
+                look.look(&query, &mut |entry| {
+                    if let Entry::Record(part) = entry {
+                        self.look.body(&mut self.out, &part)?;
+                    }
+                    Ok(Flow::On)
+                })
+                .map_err(into_io)?;
+            }
         }
         self.out.write_all(b"\n")
     }
 
     /// Prints what is held.
-    pub(crate) fn finish(mut self, reread: Reread<'_>) -> io::Result<()> {
-        self.end_run(reread)?;
+    pub(crate) fn finish(&mut self, look: &mut dyn Lookup) -> io::Result<()> {
+        self.end_run(look)?;
         self.out.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(terminal: bool, bytes: &[u8]) -> String {
-        let look = Look { short: true, terminal, colours: false, zone: TimeZone::UTC };
-        let mut out = Vec::new();
-        look.body(&mut out, bytes).unwrap();
-        String::from_utf8_lossy(&out).into_owned()
-    }
-
-    #[test]
-    fn a_terminal_gets_no_control_characters() {
-        let nasty = "a\x1b[31mb\0c\u{9b}d\x7f\te\nf".as_bytes();
-        assert_eq!(shown(true, nasty), "a\\u{1b}[31mb\\u{0}c\\u{9b}d\\u{7f}\te\n    f");
-        assert_eq!(shown(true, b"gr\xC3\xBCn \xFF"), "grün \\xff");
-        assert_eq!(shown(false, b"a\x1bb"), "a\x1bb");
     }
 }

@@ -4,15 +4,24 @@
 //! standard error; a reader of our output that goes away ends us quietly.
 #![forbid(unsafe_code)]
 
+mod boots;
 mod check;
+mod checkpoint;
 mod entries;
+mod export;
 mod format;
+mod gaps;
+mod generate;
+mod journal;
 mod json;
 mod lines;
+mod look;
+mod pager;
+mod place;
+mod select;
 mod severity;
 mod size;
 mod status;
-mod store;
 mod tail;
 mod times;
 
@@ -21,11 +30,11 @@ use std::process::ExitCode;
 
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-/// Exit code: done; for `check`: the store is sound.
+/// Exit code: done; for `check`: the store is sound; for `gaps`: nothing was lost.
 const DONE: u8 = 0;
-/// Exit code of `check`: damage was found.
+/// Exit code of `check`: damage was found; of `gaps`: something was lost.
 const DAMAGED: u8 = 1;
 /// Exit code: it could not be done.
 const FAILED: u8 = 2;
@@ -40,29 +49,45 @@ struct Cli {
 
 const HELP: &str = "\
 Examples:
-  lastgasp tail --store /var/lib/lastgasp/store.lg      the last 10 records
-  lastgasp tail --store card.img --all -o cat > app.log  every record, byte for byte
+  lastgasp tail -f                                       what the running node takes in
+  lastgasp tail -b -1 -p warning                         warnings and worse of the boot before
+  lastgasp tail --store card.img --all -o cat > app.log  every record of a card, byte for byte
+  lastgasp status
   lastgasp check --store /dev/mmcblk0p3 && echo sound
-  lastgasp format ./store --size 64M
+
+Without --store, --socket or --root, the running node is asked by its socket; without one, the store at its usual
+place is read. A node that is silent for 2 seconds is passed by: its store is read then.
 
 Exit codes:
-  0  done; check: the store is sound
-  1  check: damage was found
+  0  done; check: the store is sound; gaps: nothing was lost
+  1  check: damage was found; gaps: something was lost, and not only dropped as the oldest
   2  it could not be done: the arguments, the path or the medium are not right";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Tail(tail::Args),
+    Boots(boots::Args),
+    Gaps(gaps::Args),
     Status(status::Args),
+    Export(export::Args),
+    Checkpoint(checkpoint::Args),
     Check(check::Args),
     Format(format::Args),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Tail(args) => tail::run(&args).map(|()| DONE),
+        Command::Boots(args) => boots::run(&args).map(|()| DONE),
+        Command::Gaps(args) => gaps::run(&args).map(|whole| if whole { DONE } else { DAMAGED }),
         Command::Status(args) => status::run(&args).map(|()| DONE),
+        Command::Export(args) => export::run(&args).map(|()| DONE),
+        Command::Checkpoint(args) => checkpoint::run(&args).map(|()| DONE),
         Command::Check(args) => check::run(&args).map(|sound| if sound { DONE } else { DAMAGED }),
+        Command::Completions(args) => generate::completions(&args, Cli::command()).map(|()| DONE),
+        Command::Man(args) => generate::man(&args, Cli::command()).map(|()| DONE),
         Command::Format(args) => format::run(&args).map(|()| DONE),
     };
     match done {
@@ -78,7 +103,11 @@ fn main() -> ExitCode {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is_pipe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        let own = match cause.downcast_ref() {
+            Some(lastgasp_client::Error::Caller(error)) => Some(error),
+            _ => cause.downcast_ref::<io::Error>(),
+        };
+        own.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
     error.chain().any(is_pipe)
 }

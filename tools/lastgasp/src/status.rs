@@ -3,22 +3,24 @@
 //! Invariants: only what mounting reads is read; the names in the JSON are stable.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
+use lastgasp_client::{Client, FileSource, Writer};
 use lastgasp_core::catalog::Catalog;
 use lastgasp_core::format::edit::SegmentUse;
 use lastgasp_core::format::events::PreviousEnd;
 use lastgasp_core::format::header::{VERSION_MAJOR, VERSION_MINOR};
 use lastgasp_core::gaps::GapCause;
-use lastgasp_core::hal::{Geometry, ReadStorage};
+use lastgasp_core::hal::Geometry;
 use lastgasp_core::recovery::RecoveryReport;
 use lastgasp_hal_linux::MediumKind;
 use serde_json::{Value, json};
 
 use crate::check::Output;
 use crate::entries::{previous_end_name, previous_end_words};
-use crate::store::{self, StoreArgs, Writer};
+use crate::look::{clean, clean_json};
+use crate::place::PlaceArgs;
 use crate::{size, times};
 
 /// Shows what a store is, what it holds, and what it lost.
@@ -31,7 +33,7 @@ Examples:
 Exit codes: 0 done, 2 it could not be done.")]
 pub(crate) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
+    place: PlaceArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -72,41 +74,49 @@ struct GapSum {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let storage = store::open(&args.store.path)?;
-    let writer = Writer::of(&storage);
-    let (geometry, kind, missing_bytes) = (storage.geometry(), storage.kind(), storage.open_report().missing_bytes);
-    let mut memory = store::memory(&storage);
-    let reader = store::mount(storage, &mut memory)?;
-    let catalog = reader.catalog();
-    let status = Status {
-        path: args.store.path.display().to_string(),
-        kind: match kind {
-            _ if !geometry.is_wide() => "chip-image",
+    let mut client = args.place.open()?;
+    match &mut client {
+        Client::File(source) => {
+            let status = of_file(source)?;
+            match args.output {
+                Output::Json => print_json(&status.to_json()),
+                Output::Text => Ok(status.print(&mut anstream::stdout().lock())?),
+            }
+        }
+    }
+}
+
+/// One line of JSON on standard output.
+pub(crate) fn print_json(value: &Value) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let text = value.to_string();
+    let text = if out.is_terminal() { clean_json(&text) } else { text };
+    Ok(writeln!(out, "{text}")?)
+}
+
+fn of_file(source: &mut FileSource) -> Result<Status> {
+    let medium = source.status();
+    let path = source.path().display().to_string();
+    Ok(source.mounted(|catalog, report| Status {
+        path,
+        kind: match medium.kind {
+            _ if !medium.geometry.is_wide() => "chip-image",
             MediumKind::File => "file",
             MediumKind::BlockDevice => "block-device",
         },
-        writer,
-        missing_bytes,
+        writer: medium.writer,
+        missing_bytes: medium.missing_bytes,
         store_id: catalog.store_id(),
-        geometry,
+        geometry: medium.geometry,
         floor: catalog.floor(),
         count: count(catalog),
-        report: *reader.report(),
+        report: *report,
         edit_no: catalog.edit_no(),
         segments: segments(catalog),
         gaps: gaps(catalog),
         streams: catalog.streams().iter().map(|(id, name)| (id, name.to_owned())).collect(),
         clocks: catalog.clocks().as_slice().to_vec(),
-    };
-    match args.output {
-        Output::Json => {
-            let mut out = io::stdout().lock();
-            serde_json::to_writer(&mut out, &status.to_json()).map_err(io::Error::from)?;
-            writeln!(out)?;
-        }
-        Output::Text => status.print(&mut anstream::stdout().lock())?,
-    }
-    Ok(())
+    })?)
 }
 
 /// Records there are: all numbers from the floor on that no gap takes.
@@ -244,8 +254,8 @@ impl Status {
         if self.missing_bytes > 0 {
             writeln!(out, "truncated  the last {} of the store are missing", size::human(self.missing_bytes))?;
         }
-        if let Writer::Some(pid) = self.writer {
-            writeln!(out, "in use     {} is writing to it", Writer::name(pid))?;
+        if let Some(writer) = self.writer.words() {
+            writeln!(out, "in use     {writer} is writing to it")?;
         }
         match self.range() {
             Some((first, last)) => writeln!(out, "records    {}, numbered {first} to {last}", self.count)?,
@@ -279,7 +289,7 @@ impl Status {
             let (gaps, records) = (sum.gaps, sum.records);
             writeln!(out, "gaps       {gaps} by {}: {most}{records} records", sum.cause.name())?;
         }
-        let names: Vec<&str> = self.streams.iter().map(|(_, name)| name.as_str()).collect();
+        let names: Vec<String> = self.streams.iter().map(|(_, name)| clean(name)).collect();
         writeln!(out, "streams    {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })?;
         if let Some(newest) = self.clocks.last() {
             let start = times::rfc3339(newest.wall_us).unwrap_or_else(|| "unknown".to_owned());

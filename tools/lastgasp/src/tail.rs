@@ -4,38 +4,46 @@
 //! stored; memory is bounded by one frame and one row group, however long a line is.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
-use anstream::{AutoStream, ColorChoice, eprintln};
-use anyhow::{Result, bail};
+use anstream::{AutoStream, ColorChoice};
+use anyhow::Result;
 use jiff::tz::TimeZone;
-use lastgasp_core::catalog::Catalog;
-use lastgasp_core::hal::ReadStorage;
-use lastgasp_core::scan::{Entry, Filter, Record, Scan, ScanOptions};
-use lastgasp_hal_linux::{FileStorage, ScanBuffers};
+use lastgasp_client::{Boots, Client, Entry, Error, Event, Flow, Lookup, Query, Record};
+use serde_json::json;
 
-use crate::entries::{event_json, gap_json, stream_name};
+use crate::entries::{event_json, gap_json};
+use crate::journal;
 use crate::json::RecordJson;
-use crate::lines::{Backward, Forward, Look};
-use crate::store::{self, StoreArgs, Writer};
-use crate::{severity, times};
+use crate::lines::{Backward, Forward};
+use crate::look::{Look, Stamp, clean_json};
+use crate::pager::Out;
+use crate::place::PlaceArgs;
+use crate::select::{SelectArgs, Selection};
 
 /// How many lines are printed if nothing else is asked for.
 const LINES: u64 = 10;
+/// The same for a pager, where one can look back.
+const LINES_IN_PAGER: u64 = 1000;
 /// How far in front of the last lines their first parts are looked for.
 const LOOK_BACK: u32 = 4096;
+/// How long one wait for more is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Prints records, with gaps and events in their place.
+/// Prints records, with gaps and boots in their place.
 ///
-/// Without --all or -n, and without --since, the last 10 are printed. The store is only read; it may be one of a
-/// stopped node, a card or its image. Lines that were kept in parts are joined again, but by -o json.
+/// Without -n, --all, --since or -b the last 10 lines are printed; on a terminal the last 1000, in a pager at its end.
+/// Everything is only read, while a node runs too. Lines that were kept in parts are joined again, but by -o json and
+/// export.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  lastgasp tail --store ./store                          the last 10
-  lastgasp tail --store ./store -n 100 -u sshd -p warn    the last 100 warnings and worse of one stream
-  lastgasp tail --store card.img --all -o cat             every body, byte for byte
-  lastgasp tail --store ./store --since -1h -o json       the last hour, one object a line
+  lastgasp tail -f                                       what comes in from now on
+  lastgasp tail -b -p warning                            warnings and worse of the running boot
+  lastgasp tail -u ssh -u 'app-*' --since today -g fail  today's failures of some streams
+  lastgasp tail --store card.img --all -o cat            every body of a card's image, byte for byte
+  lastgasp tail --root /mnt -n 100 -o json               of a card that is mounted, one object a line
 
 JSON: an object a line with seq, stream, received, time, severity (1 to 24), body (or body_base64), fields; events have
 event instead of seq; gaps are {\"gap\": {first_seq, last_seq, exact, cause}}.
@@ -43,106 +51,94 @@ event instead of seq; gaps are {\"gap\": {first_seq, last_seq, exact, cause}}.
 Exit codes: 0 done, 2 it could not be done.")]
 pub(crate) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
+    place: PlaceArgs,
+    #[command(flatten)]
+    select: SelectArgs,
     /// Everything, from the oldest record on.
-    #[arg(long, conflicts_with = "lines")]
+    #[arg(long, visible_alias = "no-tail", conflicts_with = "lines")]
     all: bool,
-    /// The last N lines (with -o json: records) that match.
-    #[arg(short = 'n', long, value_name = "N")]
+    /// The last N lines (with -o json and export: records) that match; 10 if no number is given.
+    #[arg(short = 'n', long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
     lines: Option<u64>,
-    /// Only this stream.
-    #[arg(short = 'u', long, value_name = "STREAM")]
-    stream: Option<String>,
-    /// Only this severity and worse: info, warn, error, a syslog name, or 1 to 24.
-    #[arg(short = 'p', long, value_name = "SEVERITY", value_parser = severity::parse)]
-    severity: Option<u8>,
-    /// Not before this time, by the sender's clock, or else by that of receipt: 2026-07-26T15:04:05Z, today, -90min.
-    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
-    since: Option<i64>,
-    /// Before this time.
-    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
-    until: Option<i64>,
+    /// Go on with what comes, until interrupted.
+    #[arg(short, long, conflicts_with_all = ["reverse", "until"])]
+    follow: bool,
     /// Newest first. Boots and stops are not shown then.
     #[arg(short, long)]
     reverse: bool,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "short")]
     output: Output,
+    /// Show times in UTC, not in local time.
+    #[arg(long)]
+    utc: bool,
+    /// No pager on a terminal ($LASTGASP_PAGER, else $PAGER, else less).
+    #[arg(long)]
+    no_pager: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// Bodies byte for byte, each followed by a newline; no gaps, no events.
+    /// Time, stream, severity and text; on a terminal control characters are shown as escapes.
+    Short,
+    /// The same with the year and the offset from UTC.
+    ShortIso,
+    /// Bodies byte for byte, each followed by a newline; no gaps, no boots. On a terminal without control characters.
     Cat,
     /// One JSON object a line.
     Json,
-    /// Time, stream, severity and text; control characters are shown as escapes on a terminal.
-    Short,
+    /// The journal's export format, for systemd-journal-remote.
+    Export,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let storage = store::open(&args.store.path)?;
-    if let Writer::Some(pid) = Writer::of(&storage) {
-        let path = args.store.path.display();
-        eprintln!("note: {} is writing to {path}; shown is what it had written until now", Writer::name(pid));
-    }
-    let geometry = storage.geometry();
-    let mut memory = store::memory(&storage);
-    let mut reader = store::mount(storage, &mut memory)?;
-    let (storage, catalog) = reader.parts();
-    let filter = args.filter(catalog)?;
-    let mut tail = Tail {
-        storage,
-        catalog,
-        filter,
-        main: ScanBuffers::new(&geometry),
-        side: ScanBuffers::new(&geometry),
-        lines: args.lines(),
-    };
+    let mut client = args.place.open()?;
+    let selection = args.select.select(&mut client, args.follow)?;
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
-    let colours = AutoStream::choice(&stdout) != ColorChoice::Never;
-    let out = BufWriter::with_capacity(1 << 16, stdout.lock());
-    let look = match args.output {
-        Output::Json => return tail.json(out, args.reverse),
-        Output::Cat => Look::cat(),
-        Output::Short => Look { short: true, terminal, colours, zone: TimeZone::system() },
+    let paged = terminal && !args.no_pager && !args.follow;
+    let lines = args.lines(paged);
+    let look = Look {
+        stamp: match args.output {
+            Output::Short => Stamp::Short,
+            Output::ShortIso => Stamp::Iso,
+            Output::Cat | Output::Json | Output::Export => Stamp::None,
+        },
+        terminal,
+        colours: AutoStream::choice(&stdout) != ColorChoice::Never,
+        zone: if args.utc { TimeZone::UTC } else { TimeZone::system() },
+        marked: selection.wanted.grep.clone(),
     };
-    if args.reverse { tail.backward(look, out) } else { tail.forward(look, out) }
+    let boots = if args.output == Output::Export { client.boots()? } else { Boots::default() };
+    let identity = client.identity()?;
+    let out = if paged { Out::paged(lines == Some(LINES_IN_PAGER)) } else { Out::stdout() };
+    let tail = Tail { client, selection, lines };
+    match args.output {
+        Output::Json | Output::Export => {
+            let objects = Objects { out, terminal, look, boots, identity, export: args.output == Output::Export };
+            if args.reverse { tail.objects_backward(objects) } else { tail.objects(objects, args.follow) }
+        }
+        _ if args.reverse => tail.backward(look, out),
+        _ => tail.forward(look, out, args.follow),
+    }
 }
 
 impl Args {
-    fn lines(&self) -> Option<u64> {
+    /// How many lines; none for all.
+    fn lines(&self, paged: bool) -> Option<u64> {
         match (self.all, self.lines) {
             (true, _) => None,
             (false, Some(lines)) => Some(lines),
-            (false, None) => self.since.is_none().then_some(LINES),
+            (false, None) if self.select.since.is_some() || self.select.boot.is_some() => None,
+            (false, None) if paged && self.reverse => None,
+            (false, None) => Some(if paged { LINES_IN_PAGER } else { LINES }),
         }
-    }
-
-    fn filter(&self, catalog: &Catalog<'_>) -> Result<Filter> {
-        let stream = match &self.stream {
-            None => None,
-            Some(name) => match catalog.streams().find(name) {
-                Some(id) => Some(id),
-                None => {
-                    let known: Vec<&str> = catalog.streams().iter().map(|(_, name)| name).collect();
-                    let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
-                    bail!("{}: there is no stream `{name}`; there are: {known}", self.store.path.display());
-                }
-            },
-        };
-        Ok(Filter { stream, severity_min: self.severity, since_us: self.since, until_us: self.until })
     }
 }
 
-struct Tail<'a, 'm> {
-    storage: &'a mut FileStorage,
-    catalog: &'a Catalog<'m>,
-    filter: Filter,
-    main: ScanBuffers,
-    /// For looking elsewhere while a record of the main scan is held.
-    side: ScanBuffers,
+struct Tail {
+    client: Client,
+    selection: Selection,
     lines: Option<u64>,
 }
 
@@ -152,12 +148,12 @@ struct Start {
     /// From this number on everything is shown.
     from: u64,
     /// By stream: from these numbers on, the first parts of lines that end behind `from`.
-    parts: HashMap<u16, u64>,
+    parts: HashMap<String, u64>,
 }
 
 impl Start {
     fn shows(&self, record: &Record<'_>) -> bool {
-        record.seq >= self.from || self.parts.get(&record.row.stream).is_some_and(|first| record.seq >= *first)
+        record.seq >= self.from || self.parts.get(record.stream).is_some_and(|first| record.seq >= *first)
     }
 
     fn first(&self) -> u64 {
@@ -165,156 +161,185 @@ impl Start {
     }
 }
 
-type Out = BufWriter<StdoutLock<'static>>;
-
-impl Tail<'_, '_> {
-    fn forward(&mut self, look: Look, out: Out) -> Result<()> {
-        let start = self.find_start(true);
-        let mut lines = Forward::new(look, out);
-        if self.lines == Some(0) {
+impl Tail {
+    fn forward(mut self, look: Look, out: Out, follow: bool) -> Result<()> {
+        let start = self.find_start(true)?;
+        let mut lines = Forward::new(look, self.selection.wanted.clone(), out);
+        let query = Query { from: start.first(), ..self.selection.query.clone() };
+        if self.lines == Some(0) && !follow {
             return Ok(lines.finish()?);
         }
-        let options = ScanOptions { from: start.first(), filter: self.filter, ..ScanOptions::default() };
-        let mut scan = Scan::new(self.catalog, options);
-        let mut mem = self.main.parts();
-        while let Some(entry) = scan.next(self.storage, self.catalog, &mut mem) {
-            if matches!(&entry, Entry::Record(record) if !start.shows(record)) {
-                continue;
-            }
-            lines.entry(self.catalog, &entry, &mut |stream, from, print| {
-                follow(self.storage, self.catalog, &mut self.side, stream, from, print)
-            })?;
-        }
+        self.read_on(query, follow, &mut |step| match step {
+            Step::Entry(Entry::Record(record), _) if !start.shows(record) => Ok(()),
+            Step::Entry(entry, look) => lines.entry(entry, look),
+            Step::CaughtUp => lines.out.flush(),
+        })?;
         Ok(lines.finish()?)
     }
 
-    fn backward(&mut self, look: Look, out: Out) -> Result<()> {
-        let mut lines = Backward::new(look, out, self.lines.unwrap_or(u64::MAX));
-        let options = ScanOptions { reverse: true, filter: self.filter, ..ScanOptions::default() };
-        let mut scan = Scan::new(self.catalog, options);
-        let mut mem = self.main.parts();
-        let (storage, catalog, side) = (&mut *self.storage, self.catalog, &mut self.side);
-        while let Some(entry) = scan.next(storage, catalog, &mut mem) {
-            if !lines.entry(catalog, &entry, &mut |stream, range, print| {
-                reread(storage, catalog, side, stream, range, print)
-            })? {
-                break;
-            }
-        }
-        Ok(lines.finish(&mut |stream, range, print| reread(storage, catalog, side, stream, range, print))?)
+    fn backward(mut self, look: Look, out: Out) -> Result<()> {
+        let left = self.lines.unwrap_or(u64::MAX);
+        let mut lines = Backward::new(look, self.selection.wanted.clone(), out, left);
+        let query = Query { reverse: true, ..self.selection.query.clone() };
+        self.client.read(&query, &mut |entry, look| lines.entry(&entry, look))?;
+        // The last line is still held; to print it may take one more look.
+        Ok(self.client.lookups(&mut |look| lines.finish(look).map_err(Error::Caller))?)
     }
 
-    fn json(&mut self, mut out: Out, reverse: bool) -> Result<()> {
-        let from = if reverse { 1 } else { self.find_start(false).from };
-        let options = ScanOptions { from, reverse, filter: self.filter, ..ScanOptions::default() };
-        let mut scan = Scan::new(self.catalog, options);
-        let mut mem = self.main.parts();
-        let mut left = self.lines.unwrap_or(u64::MAX);
-        while left > 0
-            && let Some(entry) = scan.next(self.storage, self.catalog, &mut mem)
-        {
-            match entry {
-                Entry::Record(record) => {
-                    left = left.saturating_sub(u64::from(self.lines.is_some()));
-                    let stream = stream_name(self.catalog.streams(), record.row.stream);
-                    serde_json::to_writer(&mut out, &RecordJson { record: &record, stream: &stream })
-                }
-                Entry::Gap(gap) => serde_json::to_writer(&mut out, &gap_json(&gap, self.catalog.streams())),
-                Entry::Event(event) => serde_json::to_writer(&mut out, &event_json(&event)),
-            }
-            .map_err(io::Error::from)?;
-            out.write_all(b"\n")?;
+    fn objects(mut self, mut objects: Objects, follow: bool) -> Result<()> {
+        let from = self.find_start(false)?.from;
+        let query = Query { from, ..self.selection.query.clone() };
+        let wanted = self.selection.wanted.clone();
+        if self.lines == Some(0) && !follow {
+            return Ok(());
         }
-        Ok(out.flush()?)
+        self.read_on(query, follow, &mut |step| match step {
+            Step::Entry(Entry::Record(record), _) if !(wanted.stream(record.stream) && wanted.body(record.body)) => {
+                Ok(())
+            }
+            Step::Entry(entry, _) => objects.entry(entry),
+            Step::CaughtUp => objects.out.flush(),
+        })
+    }
+
+    fn objects_backward(mut self, mut objects: Objects) -> Result<()> {
+        let query = Query { reverse: true, ..self.selection.query.clone() };
+        let wanted = self.selection.wanted.clone();
+        let mut left = self.lines.unwrap_or(u64::MAX);
+        if left > 0 {
+            self.client.read(&query, &mut |entry, _| {
+                if let Entry::Record(record) = &entry {
+                    if !(wanted.stream(record.stream) && wanted.body(record.body)) {
+                        return Ok(Flow::On);
+                    }
+                    left -= 1;
+                }
+                objects.entry(&entry)?;
+                Ok(if left == 0 { Flow::Stop } else { Flow::On })
+            })?;
+        }
+        Ok(objects.out.flush()?)
+    }
+
+    /// Reads on from the query's start; with `follow`, for ever.
+    fn read_on(&mut self, mut query: Query, follow: bool, take: Take<'_>) -> Result<()> {
+        // Boots and stops stand between records, and come again when a read begins behind them.
+        let (mut boot, mut stop) = (0, 0);
+        loop {
+            query.from = self.client.read(&query, &mut |entry, look| {
+                match &entry {
+                    Entry::Event(Event::Boot(origin)) if origin.epoch <= boot => return Ok(Flow::On),
+                    Entry::Event(Event::Boot(origin)) => boot = origin.epoch,
+                    Entry::Event(Event::Close(close)) if close.next_seq <= stop => return Ok(Flow::On),
+                    Entry::Event(Event::Close(close)) => stop = close.next_seq,
+                    Entry::Record(_) | Entry::Gap(_) => {}
+                }
+                take(Step::Entry(&entry, look))?;
+                Ok(Flow::On)
+            })?;
+            take(Step::CaughtUp)?;
+            if !follow {
+                return Ok(());
+            }
+            while !self.client.wait(query.from, PATIENCE)? {}
+        }
     }
 
     /// Finds where the last lines begin, from the end. With `join`, parts of a line count as one.
-    fn find_start(&mut self, join: bool) -> Start {
-        let Some(wanted) = self.lines else { return Start { from: 1, ..Start::default() } };
-        let options = ScanOptions { reverse: true, filter: self.filter, ..ScanOptions::default() };
-        let mut scan = Scan::new(self.catalog, options);
-        let mut mem = self.main.parts();
+    fn find_start(&mut self, join: bool) -> Result<Start> {
+        let Some(wanted_lines) = self.lines else {
+            return Ok(Start { from: self.selection.query.from, ..Start::default() });
+        };
+        if wanted_lines == 0 {
+            return Ok(Start { from: self.client.next_seq()?, ..Start::default() });
+        }
+        let query = Query { reverse: true, ..self.selection.query.clone() };
         let mut start = Start { from: u64::MAX, ..Start::default() };
         // Streams with a line among those wanted, whose first part may lie further ahead.
-        let mut open: HashSet<u16> = HashSet::new();
-        let (mut lines, mut looked) = (0, 0);
-        loop {
-            if lines >= wanted && (open.is_empty() || looked >= LOOK_BACK) {
-                return start;
-            }
-            let record = match scan.next(self.storage, self.catalog, &mut mem) {
-                Some(Entry::Record(record)) => record,
+        let mut open: HashSet<String> = HashSet::new();
+        let (mut lines, mut looked, mut complete) = (0, 0, false);
+        let wanted = &self.selection.wanted;
+        self.client.read(&query, &mut |entry, _| {
+            let record = match &entry {
+                Entry::Record(record) => record,
                 // Lines end at gaps.
-                Some(Entry::Gap(_)) if lines >= wanted => return start,
-                Some(Entry::Gap(_) | Entry::Event(_)) => continue,
-                None if lines >= wanted => return start,
-                None => return Start { from: 1, ..Start::default() },
+                Entry::Gap(_) if lines >= wanted_lines => {
+                    complete = true;
+                    return Ok(Flow::Stop);
+                }
+                Entry::Gap(_) | Entry::Event(_) => return Ok(Flow::On),
             };
-            let stream = record.row.stream;
-            let is_part = join && record.row.continued && open.contains(&stream);
-            if lines < wanted {
+            if !wanted.stream(record.stream) {
+                return Ok(Flow::On);
+            }
+            let is_part = join && record.continued && open.contains(record.stream);
+            if lines < wanted_lines {
                 if !is_part {
+                    if !wanted.body(record.body) {
+                        return Ok(Flow::On);
+                    }
                     lines += 1;
                 }
                 start.from = record.seq;
                 if join {
-                    open.insert(stream);
+                    open.insert(record.stream.to_owned());
                 }
             } else {
                 looked += 1;
                 if is_part {
-                    start.parts.insert(stream, record.seq);
+                    start.parts.insert(record.stream.to_owned(), record.seq);
                 } else {
-                    open.remove(&stream);
+                    open.remove(record.stream);
                 }
             }
+            complete = lines >= wanted_lines && (open.is_empty() || looked >= LOOK_BACK);
+            Ok(if complete { Flow::Stop } else { Flow::On })
+        })?;
+        if lines < wanted_lines {
+            start = Start { from: self.selection.query.from, ..Start::default() };
         }
+        Ok(start)
     }
 }
 
-/// Prints the parts of a stream's line from a number on, up to its end, or to where it breaks off.
-fn follow(
-    storage: &mut FileStorage,
-    catalog: &Catalog<'_>,
-    side: &mut ScanBuffers,
-    stream: u16,
-    from: u64,
-    print: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
-) -> io::Result<()> {
-    let filter = Filter { stream: Some(stream), ..Filter::default() };
-    let mut scan = Scan::new(catalog, ScanOptions { from, filter, ..ScanOptions::default() });
-    let mut mem = side.parts();
-    while let Some(entry) = scan.next(storage, catalog, &mut mem) {
-        match entry {
-            Entry::Record(part) => {
-                print(&part)?;
-                if !part.row.continued {
-                    break;
-                }
-            }
-            Entry::Gap(gap) if gap.stream.is_some_and(|of| of != stream) => {}
-            Entry::Gap(_) | Entry::Event(_) => break,
-        }
-    }
-    Ok(())
+/// What following hands over.
+enum Step<'a, 'e> {
+    Entry(&'a Entry<'e>, &'a mut dyn Lookup),
+    /// There is nothing more for now.
+    CaughtUp,
 }
 
-/// Prints a stream's records in a range.
-fn reread(
-    storage: &mut FileStorage,
-    catalog: &Catalog<'_>,
-    side: &mut ScanBuffers,
-    stream: u16,
-    (from, to): (u64, u64),
-    print: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
-) -> io::Result<()> {
-    let filter = Filter { stream: Some(stream), ..Filter::default() };
-    let mut scan = Scan::new(catalog, ScanOptions { from, to, filter, ..ScanOptions::default() });
-    let mut mem = side.parts();
-    while let Some(entry) = scan.next(storage, catalog, &mut mem) {
-        if let Entry::Record(part) = entry {
-            print(&part)?;
+type Take<'f> = &'f mut dyn FnMut(Step<'_, '_>) -> io::Result<()>;
+
+/// Prints entries one by one as programs read them.
+struct Objects {
+    out: Out,
+    terminal: bool,
+    look: Look,
+    boots: Boots,
+    identity: u64,
+    export: bool,
+}
+
+impl Objects {
+    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        if self.export {
+            let Entry::Record(record) = entry else { return Ok(()) };
+            let mut bytes = Vec::new();
+            journal::write(&mut bytes, record, self.identity, &self.boots)?;
+            if self.terminal {
+                let shown = Record { body: &bytes, ..*record };
+                return self.look.body(&mut self.out, &shown);
+            }
+            return self.out.write_all(&bytes);
         }
+        let json = match entry {
+            Entry::Record(record) => serde_json::to_string(&RecordJson(record)),
+            Entry::Gap(gap) => serde_json::to_string(&json!({ "gap": gap_json(gap) })),
+            Entry::Event(event) => serde_json::to_string(&event_json(event)),
+        };
+        let json = json.map_err(io::Error::from)?;
+        let json = if self.terminal { clean_json(&json) } else { json };
+        writeln!(self.out, "{json}")
     }
-    Ok(())
 }

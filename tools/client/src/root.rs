@@ -1,0 +1,145 @@
+//! The store of a card that is mounted somewhere: `--root`.
+//!
+//! Invariant: every path is followed inside the root, also where the card has absolute links.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+
+use crate::error::Error;
+use crate::target::STORE_DEFAULT;
+
+/// Where a node's configuration is: files, and directories of drop-ins.
+const CONFIG: &str = "etc/lastgasp";
+/// Links that may lead to one another.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// The path of the store of the node whose root is mounted at `root`.
+pub(crate) fn store_of(root: &Path) -> Result<PathBuf, Error> {
+    if !root.is_dir() {
+        return Err(Error::unfit(root, "is no directory; give the one that the card's root is mounted at"));
+    }
+    let named = named_store(root)?;
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(STORE_DEFAULT));
+    let found = resolve(root, &path).map_err(|source| Error::io(&joined(root, &path), "looking at it", source))?;
+    let Some(found) = found else {
+        let whence = if named.is_some() { "its configuration names this store" } else { "a node keeps its store here" };
+        let what = format!("not found: {whence}; if it is elsewhere, name it with --store");
+        return Err(Error::unfit(&joined(root, &path), what));
+    };
+    if path.starts_with("/dev") {
+        let what = format!(
+            "the store of this card is a device ({}); name it as it is called here, with --store",
+            path.display()
+        );
+        return Err(Error::unfit(root, what));
+    }
+    Ok(found)
+}
+
+fn joined(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The path that the card's configuration gives the store: drop-ins win over files, later names over earlier ones.
+fn named_store(root: &Path) -> Result<Option<PathBuf>, Error> {
+    let Ok(Some(config)) = resolve(root, Path::new(CONFIG)) else { return Ok(None) };
+    let (mut files, mut dropins) = (Vec::new(), Vec::new());
+    for path in listing(&config) {
+        if path.is_dir() {
+            dropins.extend(listing(&path).into_iter().filter(|path| is_toml(path)));
+        } else if is_toml(&path) {
+            files.push(path);
+        }
+    }
+    let mut named = None;
+    for path in files.into_iter().chain(dropins) {
+        if path.metadata().is_ok_and(|metadata| metadata.len() > CONFIG_BYTES_MAX) {
+            return Err(Error::unfit(&path, "is too large for a configuration; name the store with --store"));
+        }
+        let text = fs::read_to_string(&path).map_err(|source| Error::io(&path, "reading the configuration", source))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let what = format!("is no TOML ({}); name the store with --store", error.message());
+            Error::unfit(&path, what)
+        })?;
+        let path = table.get("store").and_then(|store| store.get("path")).and_then(|path| path.as_str());
+        named = path.map(PathBuf::from).or(named);
+    }
+    Ok(named)
+}
+
+fn is_toml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
+}
+
+fn listing(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Where a path of the card is here; none if there is nothing.
+fn resolve(root: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let directory = openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    match openat2(&directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(file) => fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map(Some),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+        // A kernel before 5.6.
+        Err(rustix::io::Errno::NOSYS) => Ok(Some(joined(root, path)).filter(|path| path.exists())),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn card() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for directory in ["var/lib/lastgasp", "etc/lastgasp/conf.d", "data"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_store_is_at_its_usual_place_or_where_the_configuration_says() {
+        let root = card();
+        let missing = store_of(root.path()).unwrap_err().to_string();
+        assert!(missing.contains("var/lib/lastgasp/store.lg") && missing.contains("--store"), "{missing}");
+        fs::write(root.path().join("var/lib/lastgasp/store.lg"), "x").unwrap();
+        let real = root.path().canonicalize().unwrap();
+        assert_eq!(store_of(root.path()).unwrap(), real.join("var/lib/lastgasp/store.lg"));
+        fs::write(root.path().join("etc/lastgasp/lastgaspd.toml"), "[store]\npath = \"/data/a\"\n").unwrap();
+        fs::write(root.path().join("etc/lastgasp/conf.d/10-x.toml"), "[store]\npath = \"/data/b\"\n").unwrap();
+        fs::write(root.path().join("data/b"), "x").unwrap();
+        assert_eq!(store_of(root.path()).unwrap(), real.join("data/b"));
+    }
+
+    #[test]
+    fn links_of_the_card_stay_inside_it() {
+        let root = card();
+        fs::write(root.path().join("data/store"), "x").unwrap();
+        symlink("/data/store", root.path().join("var/lib/lastgasp/store.lg")).unwrap();
+        assert_eq!(store_of(root.path()).unwrap(), root.path().canonicalize().unwrap().join("data/store"));
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_is_named() {
+        let root = card();
+        fs::write(root.path().join("etc/lastgasp/lastgaspd.toml"), "[store\n").unwrap();
+        let error = store_of(root.path()).unwrap_err().to_string();
+        assert!(error.contains("lastgaspd.toml") && error.contains("is no TOML"), "{error}");
+        fs::write(root.path().join("etc/lastgasp/lastgaspd.toml"), "[store]\npath = \"/dev/null\"\n").unwrap();
+        fs::create_dir(root.path().join("dev")).unwrap();
+        fs::write(root.path().join("dev/null"), "").unwrap();
+        assert!(store_of(root.path()).unwrap_err().to_string().contains("is a device"));
+        assert!(store_of(Path::new("/nonexistent")).unwrap_err().to_string().contains("no directory"));
+    }
+}
