@@ -1,7 +1,7 @@
 //! Where output goes: standard output, or a pager on a terminal.
 //!
-//! Invariants: a pager is only ever started on a terminal; its end is waited for, so that it has the terminal to itself;
-//! a pager that is not there is no error.
+//! Invariants: a pager is only ever started on a terminal; its end is waited for, so that it has the terminal to
+//! itself; a pager that is not there is no error.
 
 use std::env;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
