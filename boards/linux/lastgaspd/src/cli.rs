@@ -6,8 +6,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use lastgasp_core::node::Class;
+
+use crate::config::{ConfigArgs, Flag, Request, Switch, Value};
 
 /// Size of a store nobody gave a size.
 pub const SIZE_DEFAULT_BYTES: u64 = 64 << 20;
@@ -19,6 +21,7 @@ Examples:
   myapp | lastgaspd --store /data/logs.lg --size 1G --stdin --stream myapp --print-acks
                                             say `ack N` when everything up to record N survives a power cut
   lastgasp tail --store /data/logs.lg -n 20 read it (when the node has stopped)
+  lastgaspd config --explain                every key of the configuration file, with its default
 
 Exit codes: 0 orderly end, 1 failed while running, 2 could not start, 130/143 ended at once by a second signal.";
 
@@ -28,6 +31,15 @@ Exit codes: 0 orderly end, 1 failed while running, 2 could not start, 130/143 en
 #[derive(Debug, Clone, Parser)]
 #[command(name = "lastgaspd", version, after_help = EXAMPLES)]
 pub struct Cli {
+    /// Something else than running the node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Configuration file; the files FILE with .d for .toml, as node.d/*.toml, are read after it
+    /// [default: $XDG_CONFIG_HOME/lastgasp/lastgaspd.toml, for root /etc/lastgasp/lastgaspd.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
     /// File or block device of the store; made if it is not there yet
     /// [default: $XDG_STATE_HOME/lastgasp/store.lg, for root /var/lib/lastgasp/store.lg]
     #[arg(long, value_name = "PATH")]
@@ -38,7 +50,7 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
 
-    /// No built-in store path and sources: only what the other flags name
+    /// No built-in store path, sources and configuration file: only what the other flags name
     #[arg(long)]
     pub no_defaults: bool,
 
@@ -62,6 +74,13 @@ pub struct Cli {
     /// Run also where nothing is sure to survive a power cut: tmpfs, overlays, RAM disks
     #[arg(long)]
     pub allow_volatile: bool,
+}
+
+/// What else it does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Check, show or explain the configuration
+    Config(ConfigArgs),
 }
 
 /// A durability class as it is written on the command line.
@@ -96,11 +115,30 @@ impl Cli {
         self.class.unwrap_or(default).into()
     }
 
+    /// The configuration to load: its file, and what the flags say.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        let of = |flag, key, value: Option<Value>| value.map(|value| Flag { flag, key, value });
+        let flags = [
+            of("--store", "store.path", self.store.clone().map(Value::Path)),
+            of("--size", "store.size", self.size.map(Value::Number)),
+            of("--stdin", "sources.stdin.enabled", self.stdin.then_some(Value::Switch(Switch::On))),
+            of("--stream", "sources.stdin.stream", self.stream.clone().map(Value::Text)),
+            of("--class", "sources.stdin.class", self.class.map(|class| Value::Class(class.into()))),
+        ];
+        let flags = flags.into_iter().flatten().collect();
+        Request { file: self.config.clone(), no_defaults: self.no_defaults, flags }
+    }
+
     /// Refuses what contradicts itself.
     ///
     /// # Errors
     /// Which flags, and what to do.
     pub fn check(&self) -> Result<()> {
+        if self.config.is_some() {
+            // What is missing may stand in there.
+            return Ok(());
+        }
         if self.no_defaults && self.store.is_none() {
             bail!("--no-defaults leaves out the built-in store path: name one with --store PATH");
         }

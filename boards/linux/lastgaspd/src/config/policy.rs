@@ -36,6 +36,16 @@ impl<'a> Selector<'a> {
         (self.stream.map(Pattern::rank), self.severities().rank())
     }
 
+    /// Whether nothing escapes it.
+    pub(super) fn takes_all(&self) -> bool {
+        self.stream.is_none() && self.severities() == Severities::ALL
+    }
+
+    /// Whether it is about every stream that the other is about. `false` where that is not plain to see.
+    pub(super) fn covers_streams_of(&self, other: &Self) -> bool {
+        self.stream.is_none_or(|pattern| other.stream.is_some_and(|other| pattern == other))
+    }
+
     pub(super) fn severities(&self) -> Severities {
         self.severity.unwrap_or(Severities::ALL)
     }

@@ -50,7 +50,6 @@ impl Severities {
     }
 
     /// The severities in it.
-    #[allow(dead_code, reason = "the checks of whole configurations come next")]
     pub(super) fn each(self) -> impl Iterator<Item = u8> {
         self.first..=self.last
     }
