@@ -22,6 +22,7 @@ Examples:
   lastgaspd config --check                  the file of this node and its drop-ins
   lastgaspd config --check ./new.toml       another one, before it goes there
   lastgaspd config --show                   what holds, and which file and line says so
+  lastgaspd --size 1G config --show         the same with flags, which stand before `config`
   lastgaspd config --explain > new.toml     every key with its default, as a file
   lastgaspd config --explain keep           a section; also a key, as store.size
 

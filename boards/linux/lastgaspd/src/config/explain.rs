@@ -80,12 +80,10 @@ pub fn explain_key(asked: &str) -> Result<String, String> {
         false => exact,
     };
     if keys.is_empty() {
-        let paths = KEYS.iter().flat_map(|key| [key.path, key.name()]);
-        let known = paths.chain(SECTIONS.iter().map(|section| section.path));
-        let hint = match nearest(asked, known) {
-            Some(meant) => format!("did you mean {}?", concrete(meant, "NAME")),
-            None => "`lastgaspd config --explain` lists all".to_owned(),
-        };
+        let hint = meant(asked).map_or_else(
+            || "`lastgaspd config --explain` lists all".to_owned(),
+            |meant| format!("did you mean {}?", concrete(meant, "NAME")),
+        );
         return Err(format!("there is no key or section {}; {hint}", shown(asked)));
     }
     let texts = keys.into_iter().map(|key| {
@@ -94,6 +92,18 @@ pub fn explain_key(asked: &str) -> Result<String, String> {
         format!("{}[{}]\n{} = {}\n", about(key), concrete(key.section(), example), key.name(), key.example)
     });
     Ok(texts.collect::<Vec<_>>().join("\n"))
+}
+
+/// The path that was most likely meant.
+fn meant(asked: &str) -> Option<&'static str> {
+    if let Some((section, name)) = asked.rsplit_once('.') {
+        let siblings = || KEYS.iter().filter(|key| matches(key.section(), section));
+        if let Some(name) = nearest(name, siblings().map(Key::name)) {
+            return siblings().find(|key| key.name() == name).map(|key| key.path);
+        }
+    }
+    let paths = KEYS.iter().flat_map(|key| [key.path, key.name()]);
+    nearest(asked, paths.chain(SECTIONS.iter().map(|section| section.path)))
 }
 
 /// Whether a path is what was asked for or lies below it; a `*` stands for any name.

@@ -102,6 +102,7 @@ impl Loaded {
                 problems.extend(rules::check_without_defaults(&config));
             }
         }
+        problems.sort_by_cached_key(|problem| place_of(&problem.origin, &files));
         if problems.is_empty() { Ok(Self { config, files, origins }) } else { Err(problems) }
     }
 
@@ -109,6 +110,16 @@ impl Loaded {
     #[must_use]
     pub fn origin(&self, path: &str) -> Origin {
         self.origins.get(path).cloned().unwrap_or(Origin::Default)
+    }
+}
+
+/// Where a problem is listed: in the order of files, then of lines, flags last.
+fn place_of(origin: &Origin, files: &[PathBuf]) -> (usize, usize, usize) {
+    let number = |file: &Path| files.iter().position(|other| other == file).unwrap_or_default();
+    match origin {
+        Origin::File(file) => (number(file), 0, 0),
+        Origin::Line { file, line, column } => (number(file), *line, *column),
+        Origin::Flag(_) | Origin::Default => (usize::MAX, 0, 0),
     }
 }
 

@@ -98,7 +98,8 @@ impl LineStart {
     /// What is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
         let built = regex_lite::RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build();
-        let regex = built.map_err(|e| format!("is no regular expression: {e}"))?;
+        let regex =
+            built.map_err(|e| format!("is no regular expression: {e}; write \\ before what is meant as it stands"))?;
         if text.is_empty() || regex.is_match("") {
             return Err("matches every line, so nothing would be joined; begin it with ^ and name what opens a \
                         record, as ^[0-9]{4}-"

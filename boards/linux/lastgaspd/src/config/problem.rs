@@ -100,7 +100,7 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
     let word = word.to_lowercase().replace('-', "_");
     let edits = |candidate: &str| strsim::damerau_levenshtein(&word, candidate);
     let near = candidates.map(|candidate| (edits(candidate), candidate));
-    let near = near.filter(|(edits, candidate)| *edits <= (candidate.len().max(word.len()) / 3).max(1));
+    let near = near.filter(|(edits, candidate)| *edits <= ((candidate.len().max(word.len()) + 1) / 3).max(1));
     near.min_by_key(|(edits, _)| *edits).map(|(_, candidate)| candidate)
 }
 
@@ -111,7 +111,9 @@ mod tests {
     #[test]
     fn a_slip_of_the_hand_is_recognised_and_noise_is_not() {
         let known = ["store", "keep", "classes", "limits", "sources", "api"];
-        for (typed, meant) in [("stroe", "store"), ("Limit", "limits"), ("soruces", "sources"), ("class", "classes")] {
+        for (typed, meant) in
+            [("stroe", "store"), ("Limit", "limits"), ("soruces", "sources"), ("class", "classes"), ("keyp", "keep")]
+        {
             assert_eq!(nearest(typed, known.into_iter()), Some(meant));
         }
         assert_eq!(nearest("journald", known.into_iter()), None);

@@ -50,14 +50,12 @@ const PROBLEMS_MAX: usize = 200;
 /// Reads the text of a file.
 pub(super) fn document(file: &Arc<Path>, text: &[u8]) -> Document {
     let mut reader = Reader { lines: Lines::new(file, text), document: Document::default() };
-    let text = match std::str::from_utf8(text) {
-        Ok(text) if !text.contains('\0') => text,
-        Ok(text) => {
-            reader.problem(text.find('\0').unwrap_or_default(), NOT_TEXT.to_owned());
-            return reader.document;
-        }
-        Err(error) => {
-            reader.problem(error.valid_up_to(), NOT_TEXT.to_owned());
+    let nul = memchr::memchr(0, text);
+    let text = match (std::str::from_utf8(text), nul) {
+        (Ok(text), None) => text,
+        (valid, nul) => {
+            let end = valid.map_or_else(|error| error.valid_up_to(), str::len);
+            reader.problem(nul.map_or(end, |nul| nul.min(end)), NOT_TEXT.to_owned());
             return reader.document;
         }
     };
@@ -69,10 +67,6 @@ pub(super) fn document(file: &Arc<Path>, text: &[u8]) -> Document {
     let line_of = |origin: &Origin| if let Origin::Line { line, .. } = origin { *line } else { 0 };
     document.problems.retain(|problem| !broken.iter().any(|b| line_of(&b.origin) == line_of(&problem.origin)));
     document.problems.extend(broken);
-    document.problems.sort_by_key(|problem| match problem.origin {
-        Origin::Line { line, column, .. } => (line, column),
-        _ => (0, 0),
-    });
     document
 }
 
@@ -170,6 +164,9 @@ impl Reader<'_> {
     }
 
     fn unknown(&mut self, at: usize, path: &[&'static str], name: &str, text: &str, value: &Spanned<DeValue<'_>>) {
+        if self.document.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         let above = concrete(&path.join("."), name);
         let known: Vec<&str> = children(path).filter(|child| *child != "*").collect();
         let what = if let Some(meant) = nearest(text, known.iter().copied()) {
@@ -212,7 +209,7 @@ fn grammar(text: &str, span: &Range<usize>, message: &str) -> String {
     if message.contains("duplicate key") {
         return format!("{} is here for the second time in this file; join the two", quoted_if_odd(there));
     }
-    if message.contains("recursion limit") {
+    if message.contains("recurs") {
         return "this is nested too deeply; no key needs that".to_owned();
     }
     let there = if there.is_empty() { String::new() } else { format!(" at {}", quoted_if_odd(there)) };
@@ -262,9 +259,10 @@ fn key_at(path: &[&'static str]) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// A key of this name in another section, if there is just one.
+/// A key of about this name in another section, if there is just one.
 fn elsewhere(text: &str) -> Option<&'static Key> {
-    let mut found = KEYS.iter().filter(|key| key.name() == text);
+    let name = nearest(text, KEYS.iter().map(Key::name))?;
+    let mut found = KEYS.iter().filter(|key| key.name() == name);
     found.next().filter(|_| found.next().is_none())
 }
 

@@ -200,8 +200,8 @@ fn http(config: &Config, found: &mut Found<'_>) {
         && !missing.is_empty()
     {
         let what = format!(
-            "sources.http.listen = \"{address}\" is open to others, and {} is not set; set it, listen on 127.0.0.1, or \
-             say insecure = true",
+            "sources.http.listen = \"{address}\" is open to others, which needs {} too; add that, listen on 127.0.0.1, \
+             or say insecure = true",
             missing.join(" and ")
         );
         found.add(&["sources.http.listen"], what);
