@@ -1,7 +1,7 @@
 //! The binary: parses the command line, runs the node or a command, and turns its end into an exit code.
 //!
-//! Exit codes: 0 an orderly end; 1 the node failed while it ran; 2 it could not start or the configuration is wrong; 130 and 143 when a second signal
-//! ended it at once.
+//! Exit codes: 0 an orderly end; 1 the node failed while it ran; 2 it could not start, or its configuration is wrong;
+//! 130 and 143 when a second signal ended it at once.
 
 use std::process::ExitCode;
 

@@ -36,12 +36,14 @@ fn unknown_keys_are_refused_with_the_one_that_may_be_meant() {
 #[test]
 fn wrong_types_and_units_are_refused_with_what_to_write() {
     problems(
-        "[store]\nsize = 64\nmax_record = \"10X\"\npath = \"logs.lg\"\n[limits]\nrate = \"500\"\nstall = 5\nstreams = 0\n\
+        "[store]\nsize = 64\nmax_record = \"10X\"\npath = \"logs.lg\"\n[limits]\nrate = \"500\"\nstall = 5\n\
+         streams = 0\n\
          burst = 1.5\n[keep]\nstream_share = 50\n[keep.errors]\nshare = \"120%\"\nage = \"90 parsecs\"\nseverity = \
          \"loud\"\n",
         &[
             "2:8: store.size = 64 has no unit; write \"64M\", or another of K, M, G, T, B",
-            "3:14: store.max_record = \"10X\" is no size; write a whole number with K, M, G, T or B behind it, as \"64M\"",
+            "3:14: store.max_record = \"10X\" is no size; write a whole number with K, M, G, T or B behind it, as \
+             \"64M\"",
             "4:8: store.path = \"logs.lg\" is not absolute; begin it with /",
             "6:8: limits.rate = \"500\" is text; write 500 without quotes",
             "7:9: limits.stall = 5 has no unit; write \"5s\", or another of ms, m, h, d, w",
@@ -72,7 +74,8 @@ fn wrong_types_and_units_are_refused_with_what_to_write() {
             "10:10: sources.files.a.paths = \"log/*\" is not absolute; begin it with /",
             "11:19: sources.files.a.multiline_start = \"(\" is no regular expression: found open group without closing \
              ')'; write \\ before what is meant as it stands",
-            "12:10: sources.files.a.stream = \"{host}\" holds braces that mean nothing; {stem} and {dir} are understood",
+            "12:10: sources.files.a.stream = \"{host}\" holds braces that mean nothing; {stem} and {dir} are \
+             understood",
             "13:8: sources.files.a.from = \"boot\" is not known; write one of \"start\", \"end\"",
             "15:9: api.group = \"a b\" is no name of a group; write one as \"lastgasp\" (see `getent group`)",
             "16:10: api.socket = \"~/s\" is not expanded; write the whole path, from / on",
@@ -141,8 +144,8 @@ fn contradictions_in_what_is_kept_are_refused() {
 #[test]
 fn contradictory_rules_are_refused() {
     problems(
-        "[classes]\nerrors = \"ram\"\n[classes.x]\nstream = \"app\"\n[classes.y]\nclass = \"ram\"\nseverity = \"trace\"\n\
-         stream = \"**\"\n",
+        "[classes]\nerrors = \"ram\"\n[classes.x]\nstream = \"app\"\n[classes.y]\nclass = \"ram\"\nseverity = \
+         \"trace\"\nstream = \"**\"\n",
         &[
             "2:1: errors would be safe later than all other records; give classes.errors the class of classes.default, \
              or a sooner one",
