@@ -20,6 +20,19 @@ impl Pattern {
         compile(text).map(Self)
     }
 
+    /// Reads a name, or with a `*` at its end how one begins: what the engine can tell apart.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn beginning(text: &str) -> Result<Self, String> {
+        if text.strip_suffix('*').unwrap_or(text).contains(['*', '?', '[', ']']) {
+            return Err("is more than retention can tell apart; write a whole name, or its beginning and a * at the \
+                        end, as \"nginx*\""
+                .to_owned());
+        }
+        Self::new(text)
+    }
+
     /// Whether a name matches.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {

@@ -5,11 +5,15 @@
 //! over one with fewer, any stream over none; then the narrower range of severities, then the worse one; then the name
 //! that comes first in the alphabet.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
 use lastgasp_core::node::Class;
 
 use super::pattern::Pattern;
 use super::severities::Severities;
-use super::types::{Classes, Keep, REST};
+use super::types::{Classes, Config, Keep, REST};
+use crate::policy::{Policy, RateLimit};
 
 /// The severity that `errors` begins with.
 pub const ERROR: u8 = 17;
@@ -62,11 +66,28 @@ impl Classes {
     /// What triggers the commit of a record. Severity 0 is unknown, and counts as `info`.
     #[must_use]
     pub fn class_of(&self, stream: &str, severity: u8) -> Class {
+        let built_in = if severity >= ERROR { self.errors } else { self.default };
+        self.rule_for(stream, severity).unwrap_or(built_in)
+    }
+
+    /// The same if a rule of the user names the record: a source that acknowledges uses `group` where none does.
+    #[must_use]
+    pub fn rule_for(&self, stream: &str, severity: u8) -> Option<Class> {
         let rules = self.rules.iter().map(|(name, r)| (name.as_str(), Selector::new(r.stream.as_ref(), r.severity)));
-        match winner(rules, stream, severity).and_then(|name| self.rules.get(name)) {
-            Some(rule) => rule.class,
-            None if severity >= ERROR => self.errors,
-            None => self.default,
+        winner(rules, stream, severity).and_then(|name| self.rules.get(name)).map(|rule| rule.class)
+    }
+}
+
+impl Config {
+    /// How the writer treats records by their stream and severity.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let classes = self.classes.clone();
+        let burst = NonZeroU32::new(self.limits.burst_records());
+        let rate = NonZeroU32::new(self.limits.rate).zip(burst);
+        Policy {
+            class_of: Arc::new(move |stream, severity| classes.class_of(stream, severity)),
+            rate: rate.map(|(per_second, burst)| RateLimit { per_second, burst }),
         }
     }
 }
@@ -140,6 +161,20 @@ mod tests {
         assert_eq!(of("web-fast", 9), Class::Interval);
         assert_eq!(of("web-front", 13), Class::Ram);
         assert_eq!(of("web-front", 18), Class::Each);
+        assert_eq!((classes.rule_for("web-front", 18), classes.rule_for("db", 1)), (Some(Class::Each), None));
+    }
+
+    #[test]
+    fn the_writer_follows_the_rules_and_the_limits() {
+        let mut config = Config::default();
+        assert_eq!(config.policy().rate, None);
+        config.limits.rate = 100;
+        config.classes.errors = Class::Each;
+        let policy = config.policy();
+        let rate = policy.rate.map(|rate| (rate.per_second.get(), rate.burst.get()));
+        assert_eq!((rate, (policy.class_of)("x", 17)), (Some((100, 1000)), Class::Each));
+        config.limits.burst = 150;
+        assert_eq!(config.policy().rate.map(|rate| rate.burst.get()), Some(150));
     }
 
     #[test]

@@ -6,9 +6,9 @@
 use std::fmt;
 
 /// What a record without a severity counts as.
-const UNKNOWN: u8 = 9;
+pub(super) const UNKNOWN: u8 = 9;
 /// The worst.
-const MOST: u8 = 24;
+pub(super) const MOST: u8 = 24;
 
 /// Severities from one to another, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

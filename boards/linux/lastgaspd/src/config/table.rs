@@ -160,7 +160,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     key(
         "keep.*.stream",
-        Kind::Pattern,
+        Kind::Beginning,
         Apply::Live,
         Words("all streams", "Streams whose records belong to this class.", "\"nginx*\""),
         each!(keep.classes, stream),

@@ -60,6 +60,8 @@ pub(super) enum Kind {
     Group,
     /// A pattern over names.
     Pattern,
+    /// A name, or with a `*` how one begins.
+    Beginning,
     /// Patterns over names.
     Patterns,
     /// Patterns over absolute paths.
@@ -93,7 +95,7 @@ pub enum Value {
     Severities(Severities),
     /// Of [`Kind::Stream`], [`Kind::StreamOfFile`] and [`Kind::Group`].
     Text(String),
-    /// Of [`Kind::Pattern`].
+    /// Of [`Kind::Pattern`] and [`Kind::Beginning`].
     Pattern(Pattern),
     /// Of [`Kind::Patterns`].
     Patterns(Vec<Pattern>),
@@ -152,6 +154,7 @@ impl Kind {
             Self::StreamOfFile => "the name of a stream, with {stem} and {dir} for parts of the file's path",
             Self::Group => "the name of a group",
             Self::Pattern => "a name, with * ? and [a-z] as in a shell",
+            Self::Beginning => "a name, or the beginning of one with * at its end",
             Self::Patterns => "names, with * ? and [a-z] as in a shell",
             Self::PathPatterns => "absolute paths, with * ? ** and [a-z] as in a shell",
             Self::Path => "an absolute path",
@@ -230,6 +233,7 @@ impl Kind {
             Self::StreamOfFile => Value::Text(stream_of_file(text)?),
             Self::Group => Value::Text(group(text)?),
             Self::Pattern => Value::Pattern(Pattern::new(text)?),
+            Self::Beginning => Value::Pattern(Pattern::beginning(text)?),
             Self::Path => Value::Path(path(text)?),
             Self::Regex => Value::Regex(LineStart::new(text)?),
             _ => return Ok(None),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::symlink;
 
 use super::super::*;
-use super::Files;
+use super::{Files, Seed};
 
 /// Asserts the problems of a file, without its name.
 #[track_caller]
@@ -136,6 +136,13 @@ fn contradictions_in_what_is_kept_are_refused() {
         ],
     );
     problems(
+        "[keep.a]\nstream = \"*-db\"\n",
+        &[
+            "2:10: keep.a.stream = \"*-db\" is more than retention can tell apart; write a whole name, or its beginning \
+           and a * at the end, as \"nginx*\"",
+        ],
+    );
+    problems(
         "[keep.a]\nstream = \"x\"\nshare = \"100%\"\n",
         &["3:1: the shares under [keep] come to 100%, which leaves nothing for [keep.rest]; lower one"],
     );
@@ -253,6 +260,34 @@ fn files_that_cannot_be_configurations_are_refused_in_words() {
         let problems = files.problems();
         assert!(problems[0].contains(expected), "{what}: {}", problems[0]);
         assert!(problems.len() <= 401 && problems.iter().all(|p| p.len() < 400), "{what}: {}", problems.len());
+    }
+}
+
+#[test]
+fn a_damaged_file_is_refused_or_read_and_nothing_else() {
+    let whole = explain();
+    for seed in 0..400u64 {
+        let mut random = Seed(seed);
+        let start = random.below(whole.len());
+        let mut bytes = whole.as_bytes()[start..whole.len().min(start + 4000)].to_vec();
+        for _ in 0..1 + random.below(20) {
+            let at = random.below(bytes.len());
+            match random.below(4) {
+                0 => drop(bytes.drain(at..bytes.len().min(at + random.below(40)))),
+                1 => bytes[at] = [b'"', b'[', b'\n', b'=', b'\'', b'{', 0, 0xff][random.below(8)],
+                2 => bytes.insert(at, b"\n[]={}\"#."[random.below(9)]),
+                _ => bytes.extend_from_within(at..bytes.len().min(at + 50)),
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        let files = Files::new("");
+        files.write("node.toml", &bytes);
+        if let Err(problems) = files.load() {
+            let one_line = |p: &Problem| !p.to_string().contains(char::is_control) && p.what.contains("; ");
+            assert!(problems.iter().all(one_line), "seed {seed}: {}", report(&problems));
+        }
     }
 }
 

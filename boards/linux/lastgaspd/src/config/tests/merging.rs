@@ -7,21 +7,8 @@ use clap::Parser;
 
 use super::super::keys::{KEYS, concrete};
 use super::super::*;
-use super::Files;
+use super::{Files, Seed};
 use crate::cli::Cli;
-
-/// A generator of numbers that needs no crate: splitmix64.
-struct Seed(u64);
-
-impl Seed {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
-    }
-}
 
 /// Keys with a value each, as a file: each under its section, or with its whole path.
 fn text_of(settings: &BTreeMap<String, String>, dotted: bool) -> String {
