@@ -137,10 +137,8 @@ fn contradictions_in_what_is_kept_are_refused() {
     );
     problems(
         "[keep.a]\nstream = \"*-db\"\n",
-        &[
-            "2:10: keep.a.stream = \"*-db\" is more than retention can tell apart; write a whole name, or its beginning \
-           and a * at the end, as \"nginx*\"",
-        ],
+        &["2:10: keep.a.stream = \"*-db\" is more than retention can tell apart; write a whole name, or its \
+           beginning and a * at the end, as \"nginx*\""],
     );
     problems(
         "[keep.a]\nstream = \"x\"\nshare = \"100%\"\n",
