@@ -186,8 +186,13 @@ impl LogWriter {
         let offset = catalog.layout.data_end();
         let reserve = usize::try_from(catalog.layout.reserve_bytes).unwrap_or(0);
         let Some(out) = buf.get_mut(..reserve) else { return Ok(()) };
-        trailer.encode(out, &life, offset);
         let start = catalog.geometry.segment_start(segment).saturating_add(u64::from(offset));
+        if let Some(erased) = catalog.geometry.erased
+            && (s.read(start, out).is_err() || out.iter().any(|byte| *byte != erased))
+        {
+            return Ok(()); // a cell that rotted before it was used: programming over it would make it worse
+        }
+        trailer.encode(out, &life, offset);
         s.write(start, out).map_err(|source| MediumError { doing: Doing::Write, segment, offset, source })?;
         Ok(())
     }

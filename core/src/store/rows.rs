@@ -1,7 +1,7 @@
 //! Memtable to frames: as many whole batches as fit a frame, or a chain of frames for a batch larger than any.
 //!
 //! Invariants: a frame ends at the end of a batch or is part of a chain; a stream is defined in a segment before its
-//! first record there; what does not fit leaves no trace; records that were lost have a frame without other entries.
+//! first record there; what does not fit leaves no trace; records that were lost have a frame without records.
 
 use super::{Stop, Store};
 use crate::error::ReadOnlyReason;
@@ -177,7 +177,6 @@ struct RowsBuilder<'b, 's, 'm, 'c> {
     next_seq: u64,
     severities: u32,
     streams_mask: u64,
-    holds_any: bool,
     holds_lost: bool,
 }
 
@@ -195,25 +194,15 @@ impl<'b, 's, 'm, 'c> RowsBuilder<'b, 's, 'm, 'c> {
     fn new(out: &'b mut [u8], streams: &'s mut StreamTable<'m>, cursor: Entries<'c>) -> Self {
         let first_seq = cursor.clone().next().map_or(0, |e| e.seq);
         let out = ItemWriter::new(out);
-        Self {
-            out,
-            streams,
-            cursor,
-            first_seq,
-            next_seq: first_seq,
-            severities: 0,
-            streams_mask: 0,
-            holds_any: false,
-            holds_lost: false,
-        }
+        Self { out, streams, cursor, first_seq, next_seq: first_seq, severities: 0, streams_mask: 0, holds_lost: false }
     }
 
     /// Writes the next entry, and its stream's definition if that is due; `None` if it does not fit.
     fn entry(&mut self) -> Option<bool> {
         let mut cursor = self.cursor.clone();
         let entry = cursor.next()?;
-        if self.holds_lost || (entry.is_lost && self.holds_any) {
-            return None; // what was lost stands alone
+        if (entry.is_row && self.holds_lost) || (entry.is_lost && self.next_seq > self.first_seq) {
+            return None; // no records stand in a frame with what was lost
         }
         if entry.is_row {
             let Some(Item::Row(row)) = entry.item() else { return None };
@@ -228,9 +217,8 @@ impl<'b, 's, 'm, 'c> RowsBuilder<'b, 's, 'm, 'c> {
             }
             self.out.bytes(entry.item_bytes)?;
             self.next_seq = entry.seq.saturating_add(u64::from(entry.numbers()));
-            self.holds_lost = entry.is_lost;
+            self.holds_lost |= entry.is_lost;
         }
-        self.holds_any = true;
         self.cursor = cursor;
         Some(entry.ends_batch)
     }

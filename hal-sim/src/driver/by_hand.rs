@@ -298,6 +298,17 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
                 ruined(Ruin::LastHeader, singles(1, 40), Stop::Close),
             ]
         }),
+        (
+            "records that were lost on the way",
+            plain,
+            vec![
+                boot(vec![append(&[30]), Step::Lose(3, 7), append(&[30]), Step::Commit, Step::Lose(0, 1)], CRASH),
+                boot(vec![Step::Lose(1, 2), Step::Lose(2, 3), Step::Commit, append(&[30]), Step::Commit], KILLED),
+                boot((0..10).flat_map(|_| [append(&[half]), Step::Lose(1, 4), Step::Commit]).collect(), CRASH),
+                with_bound(4, vec![append(&[30]), Step::Commit, Step::Lose(1, 9), append(&[20])], CRASH),
+                boot(vec![append(&[30]), Step::Begin, Step::Lose(2, 5), Step::Sync, Step::End], Stop::Close),
+            ],
+        ),
     ];
     let workload = |(i, (about, shape, boots))| Workload { name: format!("w{i}"), about, shape, boots };
     list.into_iter().enumerate().map(workload).collect()

@@ -46,7 +46,7 @@ fn random_step(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
         let states = if rng.chance(1, 4) { vec![u8::try_from(rng.below(4)).unwrap_or(0)] } else { Vec::new() };
         Step::Append { rows, states }
     };
-    match rng.below(12) {
+    match rng.below(13) {
         0..=4 => steps.extend([batch(rng), Step::Commit]),
         5..=6 => steps.push(batch(rng)),
         7 => steps.extend([batch(rng), batch(rng), Step::Commit]),
@@ -56,6 +56,8 @@ fn random_step(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
             let effect = if rng.chance(1, 4) { SyncEffect::StaysDirty } else { SyncEffect::LooksClean };
             steps.push(fail(rng.below(4), 1 + rng.below(3), effect));
         }
-        _ => steps.push(Step::FailWrites(rng.below(4), 1 + rng.below(3))),
+        11 => steps.push(Step::FailWrites(rng.below(4), 1 + rng.below(3))),
+        _ => steps
+            .push(Step::Lose(u8::try_from(rng.below(5)).unwrap_or(0), 1 + u32::try_from(rng.below(9)).unwrap_or(0))),
     }
 }

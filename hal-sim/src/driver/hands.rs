@@ -10,6 +10,8 @@ use super::story::Story;
 use super::workload::{Shape, Step, Stop};
 use crate::model::{Violation, fill_body};
 use lastgasp_core::error::StoreError;
+use lastgasp_core::format::row::Lost;
+use lastgasp_core::gaps::GapCause;
 use lastgasp_core::hal::{ReadStorage, Storage};
 use lastgasp_core::store::Ticket;
 
@@ -44,6 +46,7 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
         self.story.tell(|| format!("{step:?}"));
         match step {
             Step::Append { rows, states } => self.append(rows, states)?,
+            Step::Lose(stream, records) => self.lose(*stream, *records)?,
             Step::Commit => self.commit()?,
             Step::Begin => self.begin()?,
             Step::Sync => {
@@ -123,6 +126,18 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
             }
             Err(e) => self.refused(&format!("append: {e:?}")),
         }
+        Ok(())
+    }
+
+    fn lose(&mut self, stream: u8, records: u32) -> Result<(), Violation> {
+        let id = self.store().stream(&stream_name(stream));
+        let lost = Lost { records, stream: Some(id), cause: GapCause::Overload, since_us: 1, until_us: 2 };
+        match self.store().append_lost(&lost) {
+            Ok(numbers) => self.world.main.appended_lost(numbers, stream, records)?,
+            Err(e) => self.refused(&format!("lose: {e:?}")),
+        }
+        let limit = self.store().ram_limit();
+        self.world.main.ram_limit(limit);
         Ok(())
     }
 

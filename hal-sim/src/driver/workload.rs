@@ -99,6 +99,8 @@ pub enum Step {
         /// State entries.
         states: Vec<u8>,
     },
+    /// So many records of a stream were lost before they got here.
+    Lose(u8, u32),
     /// A commit as a microcontroller does it.
     Commit,
     /// The first part of a split commit.

@@ -55,7 +55,11 @@ impl Model {
                         return Err(Violation::OutOfOrder(expect, first));
                     }
                     expect = last + 1;
-                    self.check_gap(first, last, cause, seen, damage)?;
+                    if cause == GapCause::Overload {
+                        self.check_lost(first, last, &mut present)?;
+                    } else {
+                        self.check_gap(first, last, cause, seen, damage)?;
+                    }
                 }
                 Item::Boot(_) | Item::Close => {}
             }
@@ -76,7 +80,7 @@ impl Model {
         let found = self.records.binary_search_by_key(&record.seq, |r| r.seq).ok();
         let known = found.map(|i| self.records[i]);
         match (record.tag, known) {
-            (Some(tag), Some(known)) if tag == known.tag && record.len == known.len => {
+            (Some(tag), Some(known)) if tag == known.tag && record.len == known.len && !known.lost => {
                 if record.stream != Some(known.stream) {
                     return Err(Violation::WrongStream(*record));
                 }
@@ -90,6 +94,18 @@ impl Model {
             (Some(tag), _) if tag < self.next_tag => Err(Violation::Resurrected(*record)),
             _ => Err(Violation::Invented(*record)),
         }
+    }
+
+    /// What was handed over as lost is shown as such, and nothing else is.
+    fn check_lost(&self, a: u64, b: u64, present: &mut [bool]) -> Result<(), Violation> {
+        for seq in a..=b {
+            match self.records.binary_search_by_key(&seq, |r| r.seq) {
+                Ok(i) if self.records[i].lost && self.records[i].standing != Standing::Lost => present[i] = true,
+                Err(_) if self.ruined.1 && seq < self.floor.1 => {}
+                _ => return Err(Violation::WrongCause(a, b, GapCause::Overload)),
+            }
+        }
+        Ok(())
     }
 
     fn check_gap(&self, a: u64, b: u64, cause: GapCause, seen: &Seen, damage: &Damage) -> Result<(), Violation> {

@@ -33,6 +33,8 @@ pub struct Known {
     pub stream: u8,
     /// Length of its body.
     pub len: u32,
+    /// It was handed over as lost: it has to be in a gap that says so.
+    pub lost: bool,
     /// What is promised.
     pub standing: Standing,
 }
@@ -157,13 +159,26 @@ impl Model {
         let batch = self.next_batch;
         self.next_batch += 1;
         for (seq, &(stream, tag, len)) in (first..).zip(rows) {
-            self.records.push(Known { seq, tag, batch, stream, len, standing: Standing::Pending });
+            self.records.push(Known { seq, tag, batch, stream, len, lost: false, standing: Standing::Pending });
         }
         if !entries.is_empty() {
             self.settings.push(Setting { batch, last, rows: !rows.is_empty(), entries });
         }
         self.next_seq = last + 1;
         self.ceiling = self.ceiling.max(last);
+        Ok(())
+    }
+
+    /// The engine took in that `records` of a stream were lost, and gave them these numbers.
+    ///
+    /// # Errors
+    /// The numbers are not the next ones.
+    pub fn appended_lost(&mut self, numbers: (u64, u64), stream: u8, records: u32) -> Result<(), Violation> {
+        let tags = self.tags(u64::from(records));
+        let rows: Vec<_> = tags.map(|tag| (stream, tag, 0)).collect();
+        self.appended(numbers, &rows, Vec::new())?;
+        let first = self.records.len() - rows.len();
+        self.records[first..].iter_mut().for_each(|record| record.lost = true);
         Ok(())
     }
 
