@@ -226,9 +226,8 @@ impl Layout {
         crc.update(out.get(..36)?);
         put(out, 36, &crc.finish().to_le_bytes())?;
         let end = usize::try_from(frame.payload_bytes.checked_add(WIDE_HEADER_BYTES)?).ok()?;
-        let mut crc = life.seeded(offset);
-        crc.update(out.get(..end)?);
-        put(out, end, &crc.finish().to_le_bytes())?;
+        let sum = wide_crc(life, offset, out, end)?;
+        put(out, end, &sum.to_le_bytes())?;
         out.get_mut(end.checked_add(4)?..)?.fill(0);
         Some(total)
     }
@@ -259,6 +258,15 @@ impl Layout {
 
 /// Compact frames of records carry their sequence number and epoch only in the seed of their checksum; the others
 /// say in their payload what they need, so that they verify without any context.
+/// Checksum of a wide frame up to `end`, its header's own check left out: a checksum that runs over bytes and then over
+/// the checksum of these bytes forgets them, and its seed, so any old payload of this length would pass under any header.
+fn wide_crc(life: &Life, offset: u32, bytes: &[u8], end: usize) -> Option<u32> {
+    let mut crc = life.seeded(offset);
+    crc.update(bytes.get(..36)?);
+    crc.update(bytes.get(40..end)?);
+    Some(crc.finish())
+}
+
 fn compact_crc(life: &Life, offset: u32, kind: FrameKind, first_seq: u64, epoch: u32, body: &[u8]) -> u32 {
     let (first_seq, epoch) = if kind.holds_records() { (first_seq, epoch) } else { (0, 0) };
     let mut crc: Crc32c = life.seeded(offset);
@@ -398,9 +406,7 @@ impl Layout {
     fn verify_wide<'b>(&self, bytes: &'b [u8], life: &Life, offset: u32) -> Option<(Frame, &'b [u8])> {
         let Some(Claim::Frame { frame: Some(frame), .. }) = self.claim_wide(bytes, life, offset) else { return None };
         let end = usize::try_from(frame.payload_bytes.checked_add(WIDE_HEADER_BYTES)?).ok()?;
-        let mut crc = life.seeded(offset);
-        crc.update(bytes.get(..end)?);
-        if crc.finish() != u32_at(bytes, end)? {
+        if wide_crc(life, offset, bytes, end)? != u32_at(bytes, end)? {
             return None;
         }
         Some((frame, bytes.get(40..end)?))
@@ -502,6 +508,18 @@ mod tests {
     }
 
     const WANT: Expected = Expected { seq: 4990, epoch: 30, volatile_bound: 0 };
+
+    #[test]
+    fn an_old_payload_does_not_pass_under_a_new_header() {
+        let l = layout(512);
+        let old = sealed(&l, &[1; 1000], &rows(&[1; 1000], FrameFlags::WHOLE), 4096);
+        let newer = Life { generation: 6, ..LIFE };
+        let mut torn = old.clone();
+        l.seal(&mut torn, &Frame { first_seq: 6000, ..rows(&[1; 1000], FrameFlags::WHOLE) }, &newer, 4096).unwrap();
+        torn[40..].copy_from_slice(&old[40..]); // only the header reached the medium
+        assert!(matches!(l.claim(&torn, &newer, 4096), Claim::Frame { .. }), "the header is whole");
+        assert!(l.verify(&torn, &newer, 4096, WANT).is_none());
+    }
 
     #[test]
     fn frames_of_both_widths_round_trip_at_their_place_only() {

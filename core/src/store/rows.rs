@@ -105,15 +105,19 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         let buffer = u32::try_from(self.memory.frame.len()).unwrap_or(u32::MAX);
         let room = layout.payload_max(self.log.room(&layout).min(buffer));
         if chain.is_none() {
-            if let Some((built, after)) = self.rows_builder(cursor, room, None)?.whole_batches() {
-                *cursor = after;
-                return Some(built);
-            }
-            if !self.exceeds_any_frame(cursor) {
-                return None;
+            match self.rows_builder(cursor, room, None)?.whole_batches() {
+                // State entries alone, and then a chain in this segment: nobody would miss their frame if only it was
+                // torn, so they ride in the chain.
+                Some((built, after)) if built.count == 0 && self.exceeds_any_frame(&after) => {}
+                Some((built, after)) => {
+                    *cursor = after;
+                    return Some(built);
+                }
+                None if self.exceeds_any_frame(cursor) => {}
+                None => return None,
             }
             let first = cursor.clone().next()?.seq;
-            let end = cursor.clone().find(|e| e.ends_batch)?;
+            let end = cursor.clone().find(|e| e.ends_batch && e.numbers() > 0)?;
             let last = end.seq.saturating_add(u64::from(end.numbers())).saturating_sub(1);
             *chain = Some(ChainWrite { first, last, part: 0 });
         }
@@ -283,7 +287,7 @@ impl<'b, 's, 'm, 'c> RowsBuilder<'b, 's, 'm, 'c> {
         let mut cut = self.checkpoint();
         while let Some(ends_batch) = self.entry() {
             cut = self.checkpoint();
-            if ends_batch {
+            if ends_batch && cut.next_seq > chain.last {
                 flags = flags.with(FrameFlags::LAST);
                 break;
             }
