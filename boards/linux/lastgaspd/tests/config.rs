@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// Address space of the daemon in KiB, its code and libraries included.
-const ADDRESS_SPACE_KIB: u32 = 128 << 10;
+const ADDRESS_SPACE_KIB: u32 = 64 << 10;
 
 /// Runs the daemon with limited memory, and with nothing but these files.
 fn lastgaspd(home: &Path, arguments: &[&str]) -> Output {
@@ -87,7 +87,7 @@ fn the_explanation_is_a_file_that_checks() {
 #[test]
 fn no_file_takes_much_memory() {
     let home = tempfile::tempdir().unwrap();
-    let most = 256 << 10;
+    let most = 64 << 10;
     let numbered = |line: fn(usize) -> String| -> Vec<u8> { (0..most).map(line).collect::<String>().into_bytes() };
     let hostile: [Vec<u8>; 8] = [
         b"[".repeat(most),
@@ -110,5 +110,5 @@ fn no_file_takes_much_memory() {
     }
     File::create(&file).unwrap().set_len(100 << 20).unwrap();
     let output = lastgaspd(home.path(), &["config", "--check", file.to_str().unwrap()]);
-    assert!(text(&output.stderr).contains("has more than 256 KiB"));
+    assert!(text(&output.stderr).contains("has more than 64 KiB"));
 }

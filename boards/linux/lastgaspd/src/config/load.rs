@@ -18,8 +18,8 @@ use super::rules;
 use super::types::{Config, Switch};
 use super::values::Value;
 
-/// No configuration is larger.
-const FILE_BYTES_MAX: u64 = 256 << 10;
+/// No configuration is larger. Reading a hostile one takes some 400 times this, and frees it.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 /// Files of a drop-in directory at most.
 const DROP_INS_MAX: usize = 128;
 /// Sections of one kind that the user names, at most.
