@@ -35,7 +35,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Configuration file; the files FILE with .d for .toml, as node.d/*.toml, are read after it
+    /// Configuration file; after it come the drop-ins beside it, as node.d/*.toml for node.toml. Flags win over both
     /// [default: $XDG_CONFIG_HOME/lastgasp/lastgaspd.toml, for root /etc/lastgasp/lastgaspd.toml]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,

@@ -80,6 +80,10 @@ fn the_explanation_is_a_file_that_checks() {
     fs::write(&file, &output.stdout).unwrap();
     assert_eq!(lastgaspd(home.path(), &["config", "--check", file.to_str().unwrap()]).status.code(), Some(0));
     assert_eq!(lastgaspd(home.path(), &["config", "--explain", "store.siz"]).status.code(), Some(2));
+    assert_eq!(lastgaspd(home.path(), &["config", "--explain", "-o", "json"]).status.code(), Some(2));
+    let json = lastgaspd(home.path(), &["config", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["store.size"]["origin"], "default");
     let nothing = lastgaspd(home.path(), &["config", "--check"]);
     assert_eq!((nothing.status.code(), text(&nothing.stdout).contains("what is built in holds")), (Some(0), true));
 }
