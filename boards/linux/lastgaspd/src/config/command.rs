@@ -46,7 +46,8 @@ pub struct ConfigArgs {
     pub explain: Option<Option<String>>,
 
     /// How --show prints
-    #[arg(short, long, value_enum, default_value = "toml", value_name = "FORMAT", conflicts_with_all = ["check", "explain"])]
+    #[arg(short, long, value_enum, default_value = "toml", value_name = "FORMAT")]
+    #[arg(conflicts_with_all = ["check", "explain"])]
     pub output: Format,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use super::super::*;
 use super::{Files, Seed};
@@ -301,6 +302,11 @@ fn huge_files_and_what_is_no_file_are_refused_unread() {
     files.write("node.d/10-a.toml", "limits.rate = 1\n");
     symlink(files.path("gone"), files.path("node.d/20-b.toml")).unwrap();
     assert_eq!(files.problems(), ["node.d/20-b.toml: is not there; check the path, or write the file"]);
+    let files = Files::new("");
+    files.write("node.d/10-a.toml", "");
+    // Nobody writes to it: opening it would wait for ever.
+    assert!(Command::new("mkfifo").arg(files.path("node.d/20-pipe.toml")).status().unwrap().success());
+    assert_eq!(files.problems(), ["node.d/20-pipe.toml: is no regular file; give the path of a TOML file"]);
 }
 
 #[test]
