@@ -1,6 +1,7 @@
 //! Images of whole cards: finds the store on them, or says how to get at it.
 //!
-//! Invariant: nothing is mounted and nothing written; where a file system has to be mounted first, the user is told how.
+//! Invariant: nothing is mounted and nothing written; where a file system has to be mounted first, the user is told
+//! how.
 
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;

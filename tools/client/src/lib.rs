@@ -1,7 +1,7 @@
 //! lastgasp-client: one reader for everything that holds a log of ours.
 //!
-//! A [`Client`] reads a running node by its socket, or the medium itself: a store's file, a block device, the image of a
-//! card or chip, the store of a card that is mounted. [`Target`] finds out which it is.
+//! A [`Client`] reads a running node by its socket, or the medium itself: a store's file, a block device, the image of
+//! a card or chip, the store of a card that is mounted. [`Target`] finds out which it is.
 //!
 //! Invariants: nothing that is read is ever written; whatever is read, the same entries come in the same order; memory
 //! is bounded by one frame and one row group, however much is read.

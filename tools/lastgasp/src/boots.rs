@@ -17,9 +17,9 @@ use crate::times;
 
 /// Lists boots: when each began, and how it ended.
 ///
-/// The first column is what tail -b takes, the second the boot's own number, which it takes too. A boot ends clean, as a
-/// last gasp (everything was saved as the power failed), cut (a power cut, a crash or a kill), by the watchdog, or it is
-/// running.
+/// The first column is what tail -b takes, the second the boot's own number, which it takes too. A boot ends clean, as
+/// a last gasp (everything was saved as the power failed), cut (a power cut, a crash or a kill), by the watchdog, or it
+/// is running.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
