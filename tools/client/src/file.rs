@@ -161,8 +161,11 @@ impl FileSource {
         Ok(scan.position())
     }
 
-    /// Waits until somebody has written to the medium.
-    pub(crate) fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+    /// Waits until somebody has written to the medium; `false` if nobody has in that time.
+    ///
+    /// # Errors
+    /// The system does not let us wait.
+    pub fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
         self.watch.wait(patience).map_err(|source| Error::io(&self.path, "waiting for it to change", source))
     }
 

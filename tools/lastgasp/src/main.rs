@@ -13,6 +13,7 @@ mod format;
 mod gaps;
 mod generate;
 mod journal;
+mod journald;
 mod json;
 mod lines;
 mod look;
@@ -73,6 +74,7 @@ enum Command {
     Checkpoint(checkpoint::Args),
     Check(check::Args),
     Format(format::Args),
+    Journald(journald::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(&args).map(|()| DONE),
         Command::Checkpoint(args) => checkpoint::run(&args).map(|()| DONE),
         Command::Check(args) => check::run(&args).map(|sound| if sound { DONE } else { DAMAGED }),
+        Command::Journald(args) => journald::run(&args).map(|()| DONE),
         Command::Completions(args) => generate::completions(&args, Cli::command()).map(|()| DONE),
         Command::Man(args) => generate::man(&args, Cli::command()).map(|()| DONE),
         Command::Format(args) => format::run(&args).map(|()| DONE),

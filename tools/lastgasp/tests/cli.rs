@@ -5,10 +5,10 @@ mod common;
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use common::{SMALLEST, TestStore, WALL_US, failure, file, lastgasp, row};
+use common::{SMALLEST, TestStore, WALL_US, command, failure, file, lastgasp, row};
 use lastgasp_core::format::fields::{FieldsWriter, Value};
 use lastgasp_core::format::row::{Row, TraceContext};
 use lastgasp_core::hal::SliceArena;
@@ -411,9 +411,8 @@ fn a_reader_that_goes_away_ends_it_quietly() {
         }
         node.close().unwrap();
     });
-    for output in ["cat", "json", "short"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lastgasp"))
-            .args(["tail", "--all", "-o", output, "--store"])
+    for output in ["cat", "json", "short", "short-iso", "export"] {
+        let mut child = command(&["tail", "--all", "-o", output, "--store"])
             .arg(&store.path)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -465,17 +464,4 @@ fn format_refuses_what_it_must_not_take() {
     }
     assert_eq!(fs::read(&foreign).unwrap(), b"something else");
     assert!(!new.exists());
-}
-
-#[test]
-fn help_has_examples_and_exit_codes() {
-    for arguments in [&["--help"][..], &["tail", "--help"], &["status", "--help"], &["check", "-h"], &["format", "-h"]]
-    {
-        let out = lastgasp(arguments);
-        let text = String::from_utf8(out.stdout).unwrap();
-        assert!(out.status.success() && text.contains("Examples:") && text.contains("Exit codes:"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
-    }
-    assert_eq!(lastgasp(&["tail"]).status.code(), Some(2));
-    assert_eq!(lastgasp(&["frobnicate"]).status.code(), Some(2));
 }

@@ -37,12 +37,16 @@ impl TestStore {
 
     /// One boot.
     pub(crate) fn boot<T>(&self, run: impl FnOnce(&mut Node<'_>) -> T) -> T {
+        self.boot_as(&MountOptions { wall_us: WALL_US, synchronised: true, volatile_bound: 0 }, run)
+    }
+
+    /// One boot with a clock and a bound of its own.
+    pub(crate) fn boot_as<T>(&self, options: &MountOptions, run: impl FnOnce(&mut Node<'_>) -> T) -> T {
         let storage = OpenOptions::new().allow_volatile(true).open(&self.path).unwrap();
         let mut memory = StoreMemory::new(&storage.geometry());
         let arenas = || HeapArena::new(4 << 20);
-        let options = MountOptions { wall_us: WALL_US, synchronised: true, volatile_bound: 0 };
         let mut store =
-            Store::open(storage, memory.parts(), arenas(), Some(arenas()), &options, &mut |_, _| ()).unwrap();
+            Store::open(storage, memory.parts(), arenas(), Some(arenas()), options, &mut |_, _| ()).unwrap();
         run(&mut store)
     }
 
@@ -97,8 +101,35 @@ pub(crate) fn row(stream: u16, body: &[u8]) -> Row<'_> {
     Row { stream, severity: 9, continued: false, received_us: 5, event_time_us: None, trace: None, body, fields: &[] }
 }
 
+/// The command line where nobody has a store or a node of their own.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lastgasp"));
+    command.args(arguments).env("TZ", "UTC").env("HOME", "/nonexistent");
+    for variable in ["XDG_STATE_HOME", "XDG_RUNTIME_DIR", "NO_COLOR", "LASTGASP_PAGER", "PAGER", "LASTGASP_LESS"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
 pub(crate) fn lastgasp(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lastgasp")).args(arguments).env("TZ", "UTC").output().unwrap()
+    command(arguments).output().unwrap()
+}
+
+/// Standard output of a run that must succeed.
+pub(crate) fn stdout(arguments: &[&str]) -> String {
+    let out = lastgasp(arguments);
+    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Ends a process that a test has started.
+pub(crate) struct Guard(pub(crate) std::process::Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Exit code and standard error.
