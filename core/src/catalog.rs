@@ -71,6 +71,11 @@ impl<'m> ClockTable<'m> {
         Self { slots, len: 0 }
     }
 
+    pub(crate) fn of_copy(slots: &'m mut [ClockAnchor], len: usize) -> Self {
+        let len = len.min(slots.len());
+        Self { slots, len }
+    }
+
     /// The anchors, by clock epoch.
     #[must_use]
     pub fn as_slice(&self) -> &[ClockAnchor] {

@@ -90,6 +90,11 @@ impl<'m> GapLedger<'m> {
         Self { slots, len: 0 }
     }
 
+    pub(crate) fn of_copy(slots: &'m mut [Gap], len: usize) -> Self {
+        let len = len.min(slots.len());
+        Self { slots, len }
+    }
+
     /// The gaps, in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Gap] {

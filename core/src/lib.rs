@@ -29,6 +29,7 @@ pub mod reader;
 pub mod readout;
 pub mod recovery;
 pub mod scan;
+pub mod snapshot;
 pub mod sstable;
 pub mod store;
 pub mod streams;

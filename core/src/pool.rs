@@ -37,6 +37,26 @@ impl<'m> Pool<'m> {
         pool
     }
 
+    /// Copies the pool; returns the length of the order, and `false` if there is too little room.
+    pub(crate) fn copy_to(&self, entries: &mut [SegmentEntry], order: &mut [u32]) -> (usize, bool) {
+        let (e, o) = (entries.get_mut(..self.entries.len()), order.get_mut(..self.order_len));
+        let (Some(e), Some(o)) = (e, o) else { return (0, false) };
+        e.copy_from_slice(self.entries);
+        o.copy_from_slice(self.order());
+        (self.order_len, true)
+    }
+
+    pub(crate) fn of_copy(
+        entries: &'m mut [SegmentEntry],
+        order: &'m mut [u32],
+        segments: u32,
+        order_len: usize,
+    ) -> Self {
+        let segments = usize::try_from(segments).unwrap_or(usize::MAX).min(entries.len());
+        let order_len = order_len.min(order.len());
+        Self { entries: entries.split_at_mut(segments).0, order, order_len }
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.entries.fill(SegmentEntry::default());

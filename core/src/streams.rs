@@ -3,6 +3,9 @@
 //! Invariants: a stream keeps its number for the life of the store, numbers are dense from 1, number 0 is `other` and
 //! takes the records of streams beyond the table; of a state entry the last writer wins, and an empty value removes it.
 
+use crate::error::MemoryError;
+use crate::snapshot::copy;
+
 /// Number of the stream that takes what the table has no room for.
 pub const OTHER: u16 = 0;
 /// Its name.
@@ -34,6 +37,19 @@ impl<'m> StreamTable<'m> {
     pub fn new(slots: &'m mut [StreamSlot], names: &'m mut [u8]) -> Self {
         slots.fill(StreamSlot::default());
         Self { slots, names, used: 0, next_id: 1 }
+    }
+
+    /// Copies the table; returns what [`Self::of_copy`] needs.
+    pub(crate) fn copy_to(&self, slots: &mut [StreamSlot], names: &mut [u8]) -> Result<(u32, u16), MemoryError> {
+        let in_use = usize::from(self.next_id).min(self.slots.len());
+        copy("streams", self.slots.get(..in_use).unwrap_or_default(), slots)?;
+        let used = usize::try_from(self.used).unwrap_or(usize::MAX);
+        copy("names", self.names.get(..used).unwrap_or_default(), names)?;
+        Ok((self.used, self.next_id))
+    }
+
+    pub(crate) fn of_copy(slots: &'m mut [StreamSlot], names: &'m mut [u8], (used, next_id): (u32, u16)) -> Self {
+        Self { slots, names, used, next_id }
     }
 
     /// Forgets everything.

@@ -88,6 +88,21 @@ impl Walker {
         None
     }
 
+    /// Passes by a wide frame of records that is next, by its header alone; `false` if something else is next.
+    pub(crate) fn pass_records<S: ReadStorage>(&mut self, s: &mut S, buf: &mut [u8]) -> bool {
+        if !self.layout.wide || self.at >= self.layout.data_end() {
+            return false;
+        }
+        let head = self.read(s, self.at, self.layout.claim_bytes(), buf);
+        match head.map(|head| self.layout.claim(head, &self.life, self.at)) {
+            Some(Claim::Frame { frame: Some(frame), frame_bytes }) if frame.kind.holds_records() => {
+                self.at = self.at.saturating_add(frame_bytes.max(1));
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The next thing in the segment; `None` at its end, or where a compact segment is erased to its end.
     pub(crate) fn next<'b, S: ReadStorage>(&mut self, s: &mut S, buf: &'b mut [u8]) -> Option<Found<'b>> {
         let room = self.layout.data_end().checked_sub(self.at)?;

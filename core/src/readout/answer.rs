@@ -3,12 +3,14 @@
 //! Invariant: each message says to which request it belongs and where in the answer it stands, so that a client sees
 //! what the line has lost.
 
+pub use super::code::{BootEnd, ErrorCode};
+use super::code::{gap_cause, gap_cause_code};
 use super::line::{MessageWriter, write_message};
-use super::{DecodeError, Status};
-use crate::format::events::{Close, Origin, PreviousEnd};
+use super::{DecodeError, RECORD_OVERHEAD_BYTES, SMALL_MESSAGE_BYTES_MAX, Status};
+use crate::format::events::{Close, Origin};
 use crate::format::header::ClockAnchor;
 use crate::format::row::{ItemReader, TraceContext};
-use crate::gaps::{Gap, GapCause};
+use crate::gaps::Gap;
 
 const HELLO: u8 = 0x81;
 const STATUS: u8 = 0x82;
@@ -50,83 +52,6 @@ pub struct Hello<'a> {
     pub message_bytes_max: u32,
     /// Name and version of the program.
     pub software: &'a str,
-}
-
-/// How a boot ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum BootEnd {
-    /// There was none.
-    New,
-    /// By a close frame.
-    Clean,
-    /// Without one: power was cut, or the node was killed.
-    Cut,
-    /// The manifest was lost, and rebuilt from the segments.
-    Rebuilt,
-    /// It has not.
-    Running,
-    /// Power failed, and everything was made durable before.
-    LastGasp,
-    /// The watchdog ended it.
-    Watchdog,
-    /// Nobody knows.
-    Unknown,
-}
-
-impl BootEnd {
-    /// The end as it is shown and exported.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Clean => "clean",
-            Self::Cut => "cut",
-            Self::Rebuilt => "rebuilt",
-            Self::Running => "running",
-            Self::LastGasp => "last-gasp",
-            Self::Watchdog => "watchdog",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    fn code(self) -> u8 {
-        match self {
-            Self::New => 0,
-            Self::Clean => 1,
-            Self::Cut => 2,
-            Self::Rebuilt => 3,
-            Self::Running => 4,
-            Self::LastGasp => 5,
-            Self::Watchdog => 6,
-            Self::Unknown => 255,
-        }
-    }
-
-    fn from_code(code: u8) -> Self {
-        match code {
-            0 => Self::New,
-            1 => Self::Clean,
-            2 => Self::Cut,
-            3 => Self::Rebuilt,
-            4 => Self::Running,
-            5 => Self::LastGasp,
-            6 => Self::Watchdog,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-impl From<PreviousEnd> for BootEnd {
-    fn from(end: PreviousEnd) -> Self {
-        match end {
-            PreviousEnd::New => Self::New,
-            PreviousEnd::Clean => Self::Clean,
-            PreviousEnd::Cut => Self::Cut,
-            PreviousEnd::Rebuilt => Self::Rebuilt,
-        }
-    }
 }
 
 /// A boot that wrote.
@@ -239,57 +164,6 @@ pub struct Fact<'a> {
     pub fields: &'a [u8],
 }
 
-/// Why there is no answer, or no more of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum ErrorCode {
-    /// The node does not know this kind of request.
-    UnknownRequest,
-    /// The request cannot be read.
-    Malformed,
-    /// A record does not fit the node's buffer.
-    TooLarge,
-    /// The medium cannot be read.
-    Medium,
-    /// The store takes no more writes.
-    ReadOnly,
-    /// Ask again later.
-    Busy,
-    /// The node is stopping.
-    Stopping,
-    /// A code that this version does not know.
-    Other(u8),
-}
-
-impl ErrorCode {
-    fn code(self) -> u8 {
-        match self {
-            Self::UnknownRequest => 1,
-            Self::Malformed => 2,
-            Self::TooLarge => 3,
-            Self::Medium => 4,
-            Self::ReadOnly => 5,
-            Self::Busy => 6,
-            Self::Stopping => 7,
-            Self::Other(code) => code,
-        }
-    }
-
-    fn from_code(code: u8) -> Self {
-        match code {
-            1 => Self::UnknownRequest,
-            2 => Self::Malformed,
-            3 => Self::TooLarge,
-            4 => Self::Medium,
-            5 => Self::ReadOnly,
-            6 => Self::Busy,
-            7 => Self::Stopping,
-            code => Self::Other(code),
-        }
-    }
-}
-
 /// The end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
@@ -379,6 +253,23 @@ impl<'a> Answer<'a> {
     #[must_use]
     pub fn is_last(&self) -> bool {
         matches!(self, Self::Error { .. } | Self::End(_))
+    }
+
+    /// Bytes of the message before framing, with its checksum, at most.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        match self {
+            Self::Record(record) => {
+                let bytes = record.body.len().saturating_add(record.fields.len());
+                bytes.saturating_add(RECORD_OVERHEAD_BYTES)
+            }
+            Self::Fact(fact) => {
+                let bytes = fact.topic.len().saturating_add(fact.name.len());
+                bytes.saturating_add(fact.fields.len()).saturating_add(RECORD_OVERHEAD_BYTES)
+            }
+            Self::Error { words, .. } => words.len().saturating_add(RECORD_OVERHEAD_BYTES),
+            _ => SMALL_MESSAGE_BYTES_MAX,
+        }
     }
 
     /// Writes the message, framed; returns its length. `None` if it does not fit.
@@ -553,35 +444,6 @@ impl<'a> Record<'a> {
             fields,
         })
     }
-}
-
-fn gap_cause_code(cause: GapCause) -> u8 {
-    match cause {
-        GapCause::RamTier => 0,
-        GapCause::Torn => 1,
-        GapCause::Rot => 2,
-        GapCause::Retention => 3,
-        GapCause::Overload => 4,
-        GapCause::DiskFull => 5,
-        GapCause::MediumFailed => 6,
-        GapCause::Oversize => 7,
-        GapCause::LedgerLost => 8,
-    }
-}
-
-fn gap_cause(code: u8) -> Option<GapCause> {
-    Some(match code {
-        0 => GapCause::RamTier,
-        1 => GapCause::Torn,
-        2 => GapCause::Rot,
-        3 => GapCause::Retention,
-        4 => GapCause::Overload,
-        5 => GapCause::DiskFull,
-        6 => GapCause::MediumFailed,
-        7 => GapCause::Oversize,
-        8 => GapCause::LedgerLost,
-        _ => return None,
-    })
 }
 
 fn read_gap(reader: &mut ItemReader<'_>) -> Option<Gap> {

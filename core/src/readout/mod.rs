@@ -10,8 +10,12 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 pub mod answer;
+mod boots;
+mod code;
 pub mod line;
+mod reading;
 pub mod request;
+mod server;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -19,6 +23,7 @@ mod tests;
 pub use answer::{Answer, Boot, BootEnd, End, ErrorCode, Fact, Hello, Record};
 pub use line::{LineDecoder, MessageWriter};
 pub use request::{Read, Request};
+pub use server::{Live, Server, Step};
 pub use status::Status;
 
 /// The version of the protocol that this code speaks.

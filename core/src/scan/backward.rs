@@ -97,6 +97,11 @@ impl Scan {
         {
             let start = usize::try_from(catalog.layout.payload_at(frame.flags)).unwrap_or(0).saturating_add(at);
             self.load(catalog, mem, &records, start);
+            if frame.kind == FrameKind::Origin
+                && let Some(loaded) = &mut self.loaded
+            {
+                loaded.boot = 0;
+            }
         }
         // Else it is unreadable now, though it verified a moment ago.
         self.take_loaded().unwrap_or_else(|| self.missing(catalog, next, next))

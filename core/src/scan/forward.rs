@@ -20,9 +20,16 @@ impl Scan {
         mem: &mut ScanMemory<'_>,
     ) -> Step {
         loop {
-            let mut place = match self.place.take() {
-                Some(place) if catalog.pool.get(place.segment).state.generation == place.generation => place,
-                _ => match Self::open_place(s, catalog, mem.frame, first_segment(catalog, self.next), self.next) {
+            let mut place = match self.place.take().and_then(|place| place.still(catalog)) {
+                Some(place) => place,
+                // From the record before on: the events in front of the first record belong to the range.
+                None => match Self::open_place(
+                    s,
+                    catalog,
+                    mem.frame,
+                    first_segment(catalog, self.next),
+                    self.next.saturating_sub(1),
+                ) {
                     Some(place) => place,
                     None => return self.missing(catalog, self.next, self.end),
                 },
@@ -74,9 +81,11 @@ impl Scan {
             if first > self.next {
                 return self.missing(catalog, self.next, first.saturating_sub(1).min(self.end));
             }
-            if self.load(catalog, mem, &records, start)
-                && let Some(step) = self.take_loaded()
-            {
+            let loaded = self.load(catalog, mem, &records, start);
+            if is_copy && let Some(loaded) = &mut self.loaded {
+                loaded.boot = 0;
+            }
+            if loaded && let Some(step) = self.take_loaded() {
                 return step;
             }
             if comes_again && let Some(place) = &mut self.place {
@@ -116,9 +125,10 @@ impl Scan {
             return Step::End;
         }
         if self.place.is_none() && self.next > self.end && self.loaded.is_none() {
-            self.place = Self::open_place(s, catalog, mem.frame, first_segment(catalog, self.next), self.next);
+            let before = self.next.saturating_sub(1);
+            self.place = Self::open_place(s, catalog, mem.frame, first_segment(catalog, self.next), before);
         }
-        while let Some(mut place) = self.place.take() {
+        while let Some(mut place) = self.place.take().and_then(|place| place.still(catalog)) {
             match place.walker.next(s, mem.frame) {
                 None => {
                     self.place = Self::open_place(s, catalog, mem.frame, place.index.saturating_add(1), 0);
@@ -139,13 +149,15 @@ impl Scan {
     }
 }
 
-/// Where to begin looking for `seq`: boots that stored nothing come before the record that follows them.
+/// Where to begin looking for `seq`: boots that stored nothing come before the record that follows them, and the last
+/// of them may stand at the end of the segment before.
 fn first_segment(catalog: &Catalog<'_>, seq: u64) -> usize {
     let state = |index: usize| catalog.pool.order().get(index).map(|s| catalog.pool.get(*s).state);
     let mut index = catalog.pool.locate(seq);
     while let Some(before) = index.checked_sub(1)
         && state(index).is_some_and(|s| s.first_seq >= seq)
-        && state(before).is_some_and(|s| s.last_seq < s.first_seq)
+        && let Some(earlier) = state(before)
+        && (earlier.last_seq < earlier.first_seq || earlier.holds_boot)
     {
         index = before;
     }

@@ -79,6 +79,10 @@ pub struct Record<'b> {
     pub seq: u64,
     /// Anchor of its clock epoch, while the store still knows it.
     pub clock: Option<ClockAnchor>,
+    /// Its clock epoch.
+    pub clock_epoch: u32,
+    /// Epoch of the boot that took it in; 0 if only a copy of its frame was found.
+    pub boot: u32,
     /// Everything else.
     pub row: Row<'b>,
 }
@@ -112,6 +116,21 @@ pub enum Entry<'b> {
     Event(Event),
 }
 
+/// What a scan found within a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// A record that the filter wants.
+    Record(u64),
+    /// Records that are gone.
+    Gap(Gap),
+    /// An event.
+    Event(Event),
+    /// The bound is reached.
+    NotYet,
+    /// There is nothing more.
+    End,
+}
+
 /// Where a scan stands.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -120,6 +139,20 @@ struct Place {
     segment: u32,
     generation: u64,
     walker: Walker,
+}
+
+impl Place {
+    /// The place by a catalog that may be newer; `None` if its segment was dropped.
+    fn still(mut self, catalog: &Catalog<'_>) -> Option<Self> {
+        if catalog.pool.get(self.segment).state.generation != self.generation {
+            return None;
+        }
+        let order = catalog.pool.order();
+        if order.get(self.index) != Some(&self.segment) {
+            self.index = order.iter().position(|segment| *segment == self.segment)?;
+        }
+        Some(self)
+    }
 }
 
 /// A cursor over the log. It borrows nothing between calls.
@@ -177,6 +210,12 @@ impl Scan {
         self.next
     }
 
+    /// All numbers of the range were given out or passed by; only events can come yet.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     /// The next entry; `None` at the end.
     pub fn next<'b, S: ReadStorage>(
         &mut self,
@@ -185,25 +224,47 @@ impl Scan {
         mem: &'b mut ScanMemory<'_>,
     ) -> Option<Entry<'b>> {
         let seq = loop {
-            match self.step(s, catalog, mem) {
-                Step::Gap(gap) => return Some(Entry::Gap(gap)),
-                Step::Event(event) => return Some(Entry::Event(event)),
-                Step::End => return None,
-                Step::Record(seq) => match self.record(catalog, mem, seq) {
-                    Some(record) if self.options.filter.matches(&record) => break seq,
-                    Some(_) => {}
-                    None if self.loaded.is_some_and(|loaded| loaded.is_left_out(mem, seq)) => {}
-                    None => return Some(Entry::Gap(Gap::new(seq, seq, true, GapCause::Rot))),
-                },
+            match self.next_within(s, catalog, mem, u32::MAX) {
+                Looked::Record(seq) => break seq,
+                Looked::Gap(gap) => return Some(Entry::Gap(gap)),
+                Looked::Event(event) => return Some(Entry::Event(event)),
+                Looked::End => return None,
+                Looked::NotYet => {}
             }
         };
         self.record(catalog, mem, seq).map(Entry::Record)
     }
 
-    fn record<'b>(&self, catalog: &Catalog<'_>, mem: &'b ScanMemory<'_>, seq: u64) -> Option<Record<'b>> {
+    /// As [`Self::next`], but looks at no more than about so many records and frames.
+    pub(crate) fn next_within<S: ReadStorage>(
+        &mut self,
+        s: &mut S,
+        catalog: &Catalog<'_>,
+        mem: &mut ScanMemory<'_>,
+        most: u32,
+    ) -> Looked {
+        for _ in 0..most {
+            match self.step(s, catalog, mem) {
+                Step::Gap(gap) => return Looked::Gap(gap),
+                Step::Event(event) => return Looked::Event(event),
+                Step::End => return Looked::End,
+                Step::Record(seq) => match self.record(catalog, mem, seq) {
+                    Some(record) if self.options.filter.matches(&record) => return Looked::Record(seq),
+                    Some(_) => {}
+                    None if self.loaded.is_some_and(|loaded| loaded.is_left_out(mem, seq)) => {}
+                    None => return Looked::Gap(Gap::new(seq, seq, true, GapCause::Rot)),
+                },
+            }
+        }
+        Looked::NotYet
+    }
+
+    /// The record of [`Looked::Record`], as long as nothing else uses the memory.
+    pub(crate) fn record<'b>(&self, catalog: &Catalog<'_>, mem: &'b ScanMemory<'_>, seq: u64) -> Option<Record<'b>> {
         let loaded = self.loaded?;
         let row = row_of(&loaded, mem, seq)?;
-        Some(Record { seq, clock: catalog.clocks.get(loaded.clock_epoch), row })
+        let Loaded { clock_epoch, boot, .. } = loaded;
+        Some(Record { seq, clock: catalog.clocks.get(clock_epoch), clock_epoch, boot, row })
     }
 
     fn step<S: ReadStorage>(&mut self, s: &mut S, catalog: &Catalog<'_>, mem: &mut ScanMemory<'_>) -> Step {

@@ -15,6 +15,8 @@ pub(super) struct Loaded {
     pub(super) first_seq: u64,
     pub(super) count: u32,
     pub(super) clock_epoch: u32,
+    /// Boot that wrote the frame; 0 if it is not known.
+    pub(super) boot: u32,
     /// Where the rows stand, in the frame buffer or, if `in_raw`, among the decoded ones.
     pub(super) start: usize,
     pub(super) len: usize,
@@ -59,6 +61,7 @@ impl Scan {
                 first_seq: frame.first_seq,
                 count: frame.count,
                 clock_epoch: prefix.clock_epoch,
+                boot: frame.epoch,
                 start: 0,
                 len,
                 in_raw: true,
@@ -88,6 +91,7 @@ impl Scan {
                 first_seq: frame.first_seq,
                 count: frame.count,
                 clock_epoch: prefix.clock_epoch,
+                boot: frame.epoch,
                 start: start.saturating_add(payload.len().saturating_sub(rest)),
                 len: rest,
                 in_raw: false,
