@@ -190,7 +190,7 @@ mod tests {
         let mut small = copied.parts();
         small.names = &mut [];
         assert_eq!(Snapshot::take(&catalog, &mut small).unwrap_err().name, "names");
-        small.order = &mut [];
+        small.entries = &mut [];
         assert_eq!(Snapshot::take(&catalog, &mut small).unwrap_err().name, "entries");
     }
 }

@@ -57,6 +57,8 @@ enum Held {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reading {
+    /// Where the window begins, when that is known.
+    start: Option<u64>,
     from: u64,
     to: u64,
     reverse: bool,
@@ -73,9 +75,9 @@ pub(super) struct Reading {
     /// A range that looked rotten by the catalog of this edit.
     doubt: Option<(Gap, u64)>,
     doubts: u8,
-    /// The last boot that was sent, and the last close with the boot before it.
-    boot: u32,
-    close: Option<(u32, u64)>,
+    /// How many events were sent in front of which record, and how many of them a new scan will show again.
+    told: (u64, u32),
+    told_again: u32,
     ledger_told: bool,
 }
 
@@ -94,6 +96,7 @@ impl Reading {
             until_us: read.until_us,
         };
         Some(Self {
+            start: None,
             from: read.from.max(1),
             to: read.to,
             reverse: read.reverse,
@@ -108,8 +111,8 @@ impl Reading {
             held: None,
             doubt: None,
             doubts: 0,
-            boot: 0,
-            close: None,
+            told: (0, 0),
+            told_again: 0,
             ledger_told: false,
         })
     }
@@ -145,10 +148,13 @@ impl Reading {
                     *left = left.saturating_sub(1);
                 }
             }
-            Some(Held::Event(Event::Boot { epoch, .. })) => self.boot = epoch,
-            Some(Held::Event(Event::Close { next_seq })) => self.close = Some((self.boot, next_seq)),
+            Some(Held::Event(_)) => {
+                let at = self.scan.as_ref().map_or(self.from, Scan::position);
+                let before = if self.told.0 == at { self.told.1 } else { 0 };
+                self.told = (at, before.saturating_add(1));
+            }
             Some(Held::Gap(gap)) if gap.cause == GapCause::LedgerLost => self.ledger_told = true,
-            Some(Held::Gap(_) | Held::Event(Event::Unknown(_)) | Held::Progress(_)) | None => {}
+            Some(Held::Gap(_) | Held::Progress(_)) | None => {}
         }
     }
 
@@ -212,6 +218,8 @@ impl Reading {
         let filter = Filter { stream, ..self.filter };
         let scan = Scan::new(catalog, ScanOptions { from: self.from, to: self.to, reverse: self.reverse, filter });
         self.begun |= !scan.is_finished();
+        self.start.get_or_insert(scan.position());
+        self.told_again = if self.told.0 == self.from { self.told.1 } else { 0 };
         scan
     }
 
@@ -233,8 +241,10 @@ impl Reading {
             });
         }
         // The events behind the last record of a window that waits come with the next one.
-        let limited = self.records_left == Some(0) || self.bytes_left == Some(0);
-        if limited || (scan.is_finished() && self.wait_ms > 0) {
+        let moved_on = Some(scan.position()) != self.start;
+        let limited = self.records_left == Some(0) || (self.bytes_left == Some(0) && moved_on);
+        let is_over = if scan.is_finished() { self.wait_ms > 0 } else { limited };
+        if is_over {
             return Err(Stop::End(self.end(&scan, catalog, false)));
         }
         let looked = scan.next_within(s, catalog, mem, LOOKED_AT_MAX);
@@ -248,7 +258,14 @@ impl Reading {
             }
             Looked::Gap(gap) if gap.cause == GapCause::LedgerLost && self.ledger_told => Ok(None),
             Looked::Gap(gap) => Ok(Some(Held::Gap(gap))),
-            Looked::Event(event) => Ok(self.wanted(event, catalog).map(Held::Event)),
+            Looked::Event(event) => {
+                let wanted = self.wanted(event, catalog);
+                if wanted.is_some() && self.told_again > 0 {
+                    self.told_again = self.told_again.saturating_sub(1);
+                    return Ok(None);
+                }
+                Ok(wanted.map(Held::Event))
+            }
             Looked::NotYet => Ok(Some(Held::Progress(position))),
             Looked::End => {
                 let end = End { next: 0, more: false, waited: false, durable_upto: catalog.durable_upto() };
@@ -262,17 +279,14 @@ impl Reading {
         End { next, more: !scan.is_finished(), waited, durable_upto: catalog.durable_upto() }
     }
 
-    /// An event as it is sent, unless it lies before the window or was sent.
+    /// An event as it is sent, unless it lies before the window.
     fn wanted(&self, event: scan::Event, catalog: &Catalog<'_>) -> Option<Event> {
         match event {
             scan::Event::Boot(mut origin) => {
                 origin.anchor = catalog.clocks().get(origin.anchor.clock_epoch).unwrap_or(origin.anchor);
-                (origin.epoch > self.boot && origin.first_seq >= self.from).then_some(origin.into())
+                (origin.first_seq >= self.from).then_some(origin.into())
             }
-            scan::Event::Close(close) => {
-                let is_new = self.close != Some((self.boot, close.next_seq));
-                (is_new && close.next_seq >= self.from).then_some(close.into())
-            }
+            scan::Event::Close(close) => (close.next_seq >= self.from).then_some(close.into()),
         }
     }
 }

@@ -318,7 +318,10 @@ impl Server {
             Found::Progress(next) => (Answer::Progress { next }, None),
             Found::Stop(Stop::Refresh) => return Step::Refresh,
             Found::Stop(Stop::Wait(ms)) => return Step::Wait { ms },
-            Found::Stop(Stop::End(end)) => return self.emit(&Answer::End(end), out, |state| *state = State::Idle),
+            Found::Stop(Stop::End(end)) => {
+                self.state = State::Ending(end);
+                return self.emit(&Answer::End(end), out, |state| *state = State::Idle);
+            }
         };
         if let Some(step) = stream.and_then(|id| self.name(id, catalog, out)) {
             if let (Step::Message(len), State::Reading(reading)) = (step, &mut self.state) {
