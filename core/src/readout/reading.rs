@@ -1,7 +1,7 @@
 //! One window of the log, entry by entry.
 //!
-//! Invariants: an entry is passed only when it was sent, so that one which did not fit comes again; what the window says
-//! last is where the next one begins; without the scan's memory it goes on where it was.
+//! Invariants: an entry is passed only when it was sent, so that one which did not fit comes again; what the window
+//! says last is where the next one begins; without the scan's memory it goes on where it was.
 
 use super::answer::{End, Event, Record};
 use super::request::Read;
