@@ -4,9 +4,11 @@
 //! but its input, its stop and the queue; what it drops it counts; what it needs to go on after a restart (its cursor)
 //! rides as a state entry in the batch of the records it stands for, so neither can be there without the other.
 
+pub mod listen;
 pub mod severity;
 pub mod status;
 pub mod stdin;
+pub mod syslog;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

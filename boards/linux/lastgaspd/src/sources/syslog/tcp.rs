@@ -1,0 +1,297 @@
+//! Syslog by connections.
+//!
+//! Invariants: while the store has no room, nothing is read, so senders are held up; one that is stalled for too long
+//! drops messages, counted; a connection that is idle costs its table entry and no buffer; what all of them hold
+//! together is bounded: beyond that, long messages are kept in parts; connections beyond the limit wait to be accepted.
+
+use std::io::{self, ErrorKind, Read};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::frames::{Frames, Piece};
+use super::records::{Common, Records};
+use crate::queue::Closed;
+use crate::sources::Context;
+use crate::sources::listen::{connections_max, keep_alive};
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 16 << 10;
+/// Read at once from one connection.
+const READ_BYTES: usize = 64 << 10;
+/// Longer messages are kept in parts, also where the store would take them whole.
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// What all connections together hold of messages that are not complete.
+const HELD_BYTES_MAX: usize = 16 << 20;
+/// Reads after the stop of what a sender has sent before.
+const LAST_READS: usize = 64;
+/// Connections that are accepted before others are looked at.
+const ACCEPT_ROUND: usize = 256;
+/// Events that are looked at together.
+const EVENTS: usize = 256;
+/// After a round with little in it, a little wait: then the next bytes come together, and cost less.
+const GATHER: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// When to try again to accept, after the system had no more file descriptors.
+const ACCEPT_AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Token of the stop; listeners come after it, connections before.
+const STOP: u64 = 1 << 32;
+
+/// Receives until the stop. Takes listeners of [`crate::sources::listen::bind`].
+///
+/// # Errors
+/// The system has no file descriptor or memory for an epoll instance.
+pub fn run<E>(listeners: Vec<TcpListener>, ctx: Context<E>) -> io::Result<()> {
+    let mut server = Server::new(listeners, ctx)?;
+    server.say();
+    let _ = server.run();
+    Ok(())
+}
+
+/// A sender.
+struct Connection {
+    stream: TcpStream,
+    from: IpAddr,
+    frames: Frames,
+    /// The message of which a part was taken.
+    begun: Option<Box<Common>>,
+}
+
+struct Server<E> {
+    epoll: OwnedFd,
+    listeners: Vec<TcpListener>,
+    /// Listeners are not looked at.
+    is_paused: bool,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    open: usize,
+    open_max: usize,
+    /// Bytes held by all connections.
+    held: usize,
+    message_max: usize,
+    buffer: Box<[u8]>,
+    records: Records<E>,
+}
+
+impl<E> Server<E> {
+    fn new(listeners: Vec<TcpListener>, ctx: Context<E>) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, ctx.stop.fd(), EventData::new_u64(STOP), EventFlags::IN)?;
+        let mut server = Self {
+            epoll,
+            listeners,
+            is_paused: true,
+            connections: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            open_max: connections_max(CONNECTIONS_MAX),
+            held: 0,
+            message_max: ctx.record_bytes_max.min(MESSAGE_BYTES_MAX),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            records: Records::new(ctx),
+        };
+        server.resume()?;
+        Ok(server)
+    }
+
+    fn say(&mut self) {
+        let at: Vec<String> =
+            self.listeners.iter().filter_map(|l| l.local_addr().ok()).map(|a| a.to_string()).collect();
+        let open = match self.open {
+            0 => String::new(),
+            1 => ", 1 connection".to_owned(),
+            open => format!(", {open} connections"),
+        };
+        self.records.say(format!("listening on tcp {}{open}", at.join(", ")));
+    }
+
+    fn run(&mut self) -> Result<(), Closed> {
+        let mut space = [MaybeUninit::uninit(); EVENTS];
+        let mut ready = Vec::with_capacity(EVENTS);
+        loop {
+            let timeout = self.is_paused.then_some(ACCEPT_AGAIN);
+            ready.clear();
+            match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
+                Ok((events, _)) => ready.extend(events.iter().map(|event| { event.data }.u64())),
+                Err(Errno::INTR) => continue,
+                Err(_) => return Ok(()),
+            }
+            if self.records.ctx().stop.is_asked() {
+                return self.finish();
+            }
+            let before = self.open;
+            let mut got = 0usize;
+            for token in ready.iter().filter(|token| **token < STOP) {
+                got = got.saturating_add(self.read(usize::try_from(*token).unwrap_or(usize::MAX))?);
+            }
+            self.records.flush()?;
+            // After the connections: what they free can be used by others.
+            for token in ready.iter().filter(|token| **token > STOP) {
+                self.accept(usize::try_from(token - STOP - 1).unwrap_or(usize::MAX));
+            }
+            if self.is_paused && self.open < self.open_max {
+                let _ = self.resume();
+            }
+            if self.open != before {
+                self.say();
+            }
+            if (1..READ_BYTES).contains(&got) {
+                self.gather();
+            }
+        }
+    }
+
+    /// Waits a moment, unless the stop comes.
+    fn gather(&self) {
+        let stopped = self.records.ctx().stop.fd();
+        let _ = poll(&mut [PollFd::new(&stopped, PollFlags::IN)], Some(&GATHER));
+    }
+
+    /// Looks at the listeners.
+    fn resume(&mut self) -> io::Result<()> {
+        for (listener, token) in self.listeners.iter().zip(STOP.saturating_add(1)..) {
+            match epoll::add(&self.epoll, listener, EventData::new_u64(token), EventFlags::IN) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.is_paused = false;
+        Ok(())
+    }
+
+    /// Looks away from the listeners: there is no room for connections.
+    fn pause(&mut self) {
+        for listener in &self.listeners {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+        self.is_paused = true;
+    }
+
+    fn accept(&mut self, at: usize) {
+        for _ in 0..ACCEPT_ROUND {
+            if self.open >= self.open_max {
+                self.pause();
+                return;
+            }
+            let Some(listener) = self.listeners.get(at) else { return };
+            let (stream, from) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
+                Err(_) => {
+                    self.records.ctx().status.erred();
+                    self.pause();
+                    return;
+                }
+            };
+            self.add(stream, from);
+        }
+    }
+
+    fn add(&mut self, stream: TcpStream, from: SocketAddr) {
+        let at = self.free.pop().unwrap_or(self.connections.len());
+        let is_ours = stream.set_nonblocking(true).is_ok()
+            && epoll::add(&self.epoll, &stream, EventData::new_u64(at as u64), EventFlags::IN).is_ok();
+        keep_alive(&stream);
+        let connection = Connection { stream, from: from.ip(), frames: Frames::default(), begun: None };
+        let connection = Some(connection).filter(|_| is_ours);
+        if connection.is_some() {
+            self.open = self.open.saturating_add(1);
+        } else {
+            self.free.push(at);
+        }
+        match self.connections.get_mut(at) {
+            Some(slot) => *slot = connection,
+            None => self.connections.push(connection),
+        }
+    }
+
+    /// Reads once from a connection; how many bytes.
+    fn read(&mut self, at: usize) -> Result<usize, Closed> {
+        let Some(connection) = self.connections.get_mut(at).and_then(Option::as_mut) else { return Ok(0) };
+        let got = match connection.stream.read(&mut self.buffer) {
+            Ok(0) => return self.close(at, false).map(|()| 0),
+            Ok(got) => got,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(0),
+            Err(_) => return self.close(at, false).map(|()| 0),
+        };
+        let Connection { from, frames, begun, .. } = connection;
+        let before = frames.held_bytes();
+        let mut taken = Ok(());
+        let mut take = |piece: Piece<'_>| {
+            if taken.is_ok() {
+                taken = put(&mut self.records, piece, *from, begun);
+            }
+        };
+        frames.take(self.buffer.get(..got).unwrap_or_default(), self.message_max, &mut take);
+        let others = self.held.saturating_sub(before);
+        if others.saturating_add(frames.held_bytes()) > HELD_BYTES_MAX {
+            frames.spill(&mut take);
+        }
+        self.held = others.saturating_add(frames.held_bytes());
+        if frames.has_lost_count() {
+            self.records.ctx().status.erred();
+        }
+        taken.map(|()| got)
+    }
+
+    /// The end of a connection; a message that is cut off by the stop is not complete.
+    fn close(&mut self, at: usize, is_cut: bool) -> Result<(), Closed> {
+        let Some(connection) = self.connections.get_mut(at).and_then(Option::take) else { return Ok(()) };
+        self.free.push(at);
+        self.open = self.open.saturating_sub(1);
+        let Connection { stream, from, frames, mut begun } = connection;
+        self.held = self.held.saturating_sub(frames.held_bytes());
+        drop(stream); // also ends its part in the epoll set
+        let mut taken = Ok(());
+        let is_short = frames.finish(is_cut, &mut |piece| {
+            if taken.is_ok() {
+                taken = put(&mut self.records, piece, from, &mut begun);
+            }
+        });
+        if is_short {
+            self.records.ctx().status.erred();
+        }
+        taken
+    }
+
+    /// Takes what was sent before the stop, and hands it over.
+    fn finish(&mut self) -> Result<(), Closed> {
+        for at in 0..self.connections.len() {
+            for _ in 0..LAST_READS {
+                if self.read(at)? == 0 {
+                    break;
+                }
+            }
+            self.close(at, true)?;
+        }
+        self.records.flush()
+    }
+}
+
+/// Hands a piece of a message on.
+fn put<E>(
+    records: &mut Records<E>,
+    piece: Piece<'_>,
+    from: IpAddr,
+    begun: &mut Option<Box<Common>>,
+) -> Result<(), Closed> {
+    match (piece, begun.as_deref()) {
+        (Piece::Whole(bytes), _) => records.put(bytes, from, false).map(drop),
+        (Piece::GoesOn(bytes), Some(common)) => records.put_more(common, bytes, true),
+        (Piece::Ends(bytes), Some(common)) => {
+            records.put_more(common, bytes, false)?;
+            *begun = None;
+            Ok(())
+        }
+        (Piece::Begins(bytes) | Piece::GoesOn(bytes), _) => {
+            *begun = Some(Box::new(records.put(bytes, from, true)?));
+            Ok(())
+        }
+        (Piece::Ends(bytes), None) => records.put(bytes, from, false).map(drop),
+    }
+}
