@@ -10,12 +10,12 @@ use std::ops::Range;
 use chrono::{Datelike, Local};
 use syslog_loose::{Message, StructuredElement, SyslogFacility, SyslogSeverity, Variant, decompose_pri};
 
+use crate::sources::severity::of_syslog;
+
 /// No header is looked for beyond so many bytes.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Longest tag that is looked for where there is no time and no host name: 32 in RFC 3164, and real ones are longer.
 const TAG_BYTES_MAX: usize = 48;
-/// Severities of syslog, 0 to 7, as those of OpenTelemetry (its log data model, appendix B).
-const SEVERITIES: [u8; 8] = [21, 19, 18, 17, 13, 10, 9, 5];
 /// Stands for a byte that is no UTF-8 in what is read of a header.
 const NO_TEXT: &str = "\u{1a}";
 
@@ -143,7 +143,7 @@ impl Pri {
 }
 
 fn number(severity: Option<SyslogSeverity>) -> u8 {
-    severity.and_then(|s| SEVERITIES.get(s as usize)).copied().unwrap_or(0)
+    severity.map_or(0, |s| of_syslog(s as u16))
 }
 
 fn rfc5424(text: &str, len: usize, today: Today) -> Option<Parsed<'_>> {
@@ -389,7 +389,7 @@ mod tests {
         // util-linux logger --rfc3164, rsyslog's forward format, journald, busybox, python's SysLogHandler, Cisco.
         let known = [
             ("<13>Nov 20 10:22:03 pi me: hi", (10, "user", "pi", "me", "", "", "hi")),
-            ("<30>2026-11-20T10:22:03.123456+01:00 pi systemd[1]: Up.", (9, "daemon", "pi", "systemd", "1", "", "Up.")),
+            ("<30>2026-11-20T10:22:03.123+01:00 pi init[1]: Up.", (9, "daemon", "pi", "init", "1", "", "Up.")),
             ("<13>Nov  2 10:22:03 me: hi", (10, "user", "", "me", "", "", "hi")),
             ("<13>Nov 20 10:22:03 me[12]: hi", (10, "user", "", "me", "12", "", "hi")),
             ("<14>me[12]: hi", (9, "user", "", "me", "12", "", "hi")),

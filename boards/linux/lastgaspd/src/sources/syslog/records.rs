@@ -16,6 +16,7 @@ use super::message::{Parsed, Today, as_text, parse};
 use crate::parcel::{Parcel, Slot};
 use crate::queue::{Closed, NoParcel};
 use crate::sources::Context;
+use crate::sources::severity::detect;
 
 /// A parcel is handed over when it holds so much.
 const PARCEL_BYTES: usize = 64 << 10;
@@ -88,12 +89,12 @@ impl<E> Records<E> {
             }
         };
         let room = max.saturating_sub(fields.len());
+        let body = bytes.get(body).unwrap_or_default();
         let common = Common {
             stream: stream_name(parsed.app).into(),
-            severity: parsed.severity,
+            severity: if parsed.severity == 0 { detect(body) } else { parsed.severity },
             event_time_us: parsed.event_time_us,
         };
-        let body = bytes.get(body).unwrap_or_default();
         let (first, rest) = body.split_at_checked(room).unwrap_or((body, &[]));
         let stream = parcel.stream(&common.stream);
         let body = parcel.copy(first);

@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn the_kernels_table_tells_what_it_dropped_at_our_sockets() {
-        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref \
-                     pointer drops\n\
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
+                     inode ref pointer drops\n\
                      1: 0100007F:158A 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4711 2 0000 12\n\
                      2: 0100007F:158B 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4712 2 0000 7\n\
                      nonsense\n";
