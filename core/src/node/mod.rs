@@ -32,7 +32,8 @@ use crate::hal::{Arena, Storage};
 use crate::store::{Store, Ticket};
 use pace::Pace;
 
-/// A batch: durable whole or not at all.
+/// A batch: durable whole or not at all. An empty one of class [`Class::Each`] makes everything durable that was put in
+/// before it: its last number is the one that has to become durable.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     /// Its records, in order, with the time they were received.
@@ -51,8 +52,6 @@ pub enum Input<'a, E> {
     /// Records were lost before they got here: they take numbers and become a gap, within 2 s. Its times are those of
     /// [`Node::step`].
     Lost(Lost),
-    /// Make everything durable that was put in, now.
-    Checkpoint,
     /// There is nothing more to put in for now, or the time to wait for is over.
     Tick,
     /// The sync asked for by [`Next::Sync`] has ended.
@@ -127,8 +126,7 @@ pub enum Next {
 /// What became of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output {
-    /// For [`Input::Batch`] and [`Input::Lost`]: the numbers, or why it was refused. For [`Input::Checkpoint`]: the
-    /// last number is the one that has to become durable.
+    /// For [`Input::Batch`] and [`Input::Lost`]: the numbers, or why it was refused.
     pub batch: Option<Result<Taken, Refused>>,
     /// Everything up to here is durable.
     pub durable_upto: u64,
@@ -206,10 +204,6 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         match input {
             Input::Batch(b) => batch = Some(self.take(now_us, &b, &mut begun)),
             Input::Lost(lost) => batch = Some(self.lost(now_us, &lost, &mut begun)),
-            Input::Checkpoint => {
-                batch = Some(self.checkpoint(now_us));
-                begun = self.begin_if_due(now_us);
-            }
             Input::Tick => begun = self.begin_if_due(now_us),
             Input::Synced(result) => {
                 self.synced(now_us, result);
@@ -254,13 +248,6 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
     fn lost(&mut self, now_us: u64, lost: &Lost, begun: &mut Option<u64>) -> Result<Taken, Refused> {
         self.is_running()?;
         self.append(now_us, Class::Interval, begun, |store| store.append_lost(lost))
-    }
-
-    fn checkpoint(&mut self, now_us: u64) -> Result<Taken, Refused> {
-        self.is_running()?;
-        let first_seq = self.store.next_seq();
-        self.pace.hurry(now_us);
-        Ok(Taken { first_seq, last_seq: first_seq.saturating_sub(1) })
     }
 
     fn append(

@@ -18,13 +18,16 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod drops;
+pub mod greeting;
 pub mod opening;
 pub mod parcel;
+pub mod plan;
 pub mod policy;
 pub mod queue;
 pub mod run;
 pub mod sources;
 pub mod stop;
+pub mod supervisor;
 pub mod view;
 pub mod writer;
 

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use lastgasp_core::gaps::GapCause;
 
 use crate::drops::Drops;
-use crate::parcel::{Parcel, Reply};
+use crate::parcel::Parcel;
 use crate::policy::Policy;
 use crate::view::Look;
 
@@ -27,8 +27,6 @@ pub enum Event<E> {
     SourceEnded,
     /// Somebody wants to look at the node.
     Look(Look),
-    /// Make everything durable now.
-    Checkpoint(Reply),
     /// Limits and classes have changed.
     Policy(Box<Policy>),
 }

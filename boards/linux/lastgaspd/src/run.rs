@@ -3,11 +3,8 @@
 //! Invariants: an error before the first record is taken is a failure to start, one after it a failure while running;
 //! what was acknowledged is kept in every case.
 
-use std::fs;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Error, anyhow};
@@ -17,15 +14,20 @@ use lastgasp_hal_linux::LinuxStorageError;
 use crate::acks::Acks;
 use crate::cli::Cli;
 use crate::clock::Clock;
+use crate::config::{Loaded, report};
+use crate::greeting;
 use crate::opening::{self, Memory, Place};
+use crate::plan::{self, Means};
 use crate::queue::Queue;
 use crate::say;
-use crate::sources::stdin::{self, Lines};
-use crate::stop::Stop;
+use crate::sources::status::Sources;
+use crate::stop::{Reload, Stop};
+use crate::supervisor::{Supervisor, cursors_of_store};
+use crate::view::Handle;
 use crate::writer::{Ended, Syncer, Writer};
 
-/// Parcels of the queue.
-const PARCELS: usize = 4;
+/// Parcels of the queue: enough that several sources fill one each while others are with the writer.
+const PARCELS: usize = 8;
 /// How many records may be lost in a cut without hold-up, for classes that are not awaited; such a loss is a gap.
 const VOLATILE_BOUND: u32 = 1 << 16;
 /// So long a stop waits for whoever reads the acknowledgements.
@@ -48,28 +50,25 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let clock = Clock::start();
     cli.check().map_err(Failure::Start)?;
     let stop = Stop::on_signals().context("taking over SIGTERM and SIGINT").map_err(Failure::Start)?;
-    let path = cli.store.clone().map_or_else(opening::default_path, Ok).map_err(Failure::Start)?;
-    let place = Place { path, size_bytes: cli.size, allow_volatile: cli.allow_volatile };
+    let reload = Reload::on_signal().context("taking over SIGHUP").map_err(Failure::Start)?;
+    let request = cli.request();
+    let loaded = Loaded::load(&request).map_err(|problems| Failure::Start(anyhow!("{}", report(&problems))))?;
+    let config = loaded.config;
+    let means = Means::find(cli, &config);
+    let path = config.store.path.clone().map_or_else(opening::default_path, Ok).map_err(Failure::Start)?;
+    let place = Place { path, size_bytes: config.store.size_bytes, allow_volatile: cli.allow_volatile };
     let storage = opening::open_or_make(&place).map_err(Failure::Start)?;
     if let Some(errno) = storage.open_report().flush_os_error {
         let error = io::Error::from_raw_os_error(errno);
         say(format_args!("{}: what the last run left unwritten is lost ({error})", place.path.display()));
     }
     let mut memory = Memory::default();
-    let class = cli.stdin_class();
     // A sender that is told what is durable knows itself what it lost; for others it becomes a gap.
-    let volatile_bound = if class.is_awaited() { 0 } else { VOLATILE_BOUND };
+    let volatile_bound = if means.all_awaited(&config) { 0 } else { VOLATILE_BOUND };
     let mut store = opening::mount(storage, &place, &mut memory, &clock, volatile_bound).map_err(Failure::Start)?;
     // Only now: it holds the lock of the store, which mounting may have to take anew.
     let syncs = store.parts().0.sync_handle().context("opening the store for syncs").map_err(Failure::Start)?;
     say(opening::summary(&place.path, &store));
-
-    if !cli.stdin && io::stdin().is_terminal() {
-        say(what_next(&place.path));
-        return Ok(());
-    }
-    let stream = Arc::from(cli.stream.as_deref().unwrap_or("stdin"));
-    let lines = Lines { stream, class: Some(class), record_bytes_max: store.record_bytes_max() };
     let acks = if cli.print_acks {
         Acks::print_to(io::stdout(), store.durable_upto()).context("starting a thread").map_err(Failure::Start)?
     } else {
@@ -78,20 +77,35 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let queue: Queue<LinuxStorageError> = Queue::new(PARCELS);
     let syncer = Syncer::start(queue.events(), move || syncs.sync()).context("starting a thread");
     let syncer = syncer.map_err(Failure::Start)?;
-    let intake = queue.intake();
-    let until = stop.clone();
-    let source = thread::Builder::new().name("stdin".into()).spawn(move || {
-        if let stdin::Ended::Failed(error) = stdin::run(io::stdin(), &lines, &intake, &until, &clock) {
-            say(format_args!("reading standard input failed ({error}); what was read is kept"));
-        }
-    });
-    source.context("starting a thread").map_err(Failure::Start)?;
-    let (ended, node, acks) = Writer::new(Node::new(store, volatile_bound), queue, syncer, acks, clock).run();
-    acks.finish(stop.is_asked().then_some(READER_PATIENCE));
-    conclude(cli, &place.path, ended, &node)
+    if means.is_greeting() {
+        say(greeting::what_to_try(&place.path));
+    }
+    let largest = store.record_bytes_max();
+    let max_record = config.store.max_record_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(largest);
+    let policy = config.policy();
+    let supervisor = Supervisor {
+        plan: plan::sources(means),
+        request,
+        config,
+        intake: queue.intake(),
+        handle: Handle::new(queue.events()),
+        events: queue.events(),
+        clock,
+        record_bytes_max: max_record.min(largest),
+        cursors: cursors_of_store(&store),
+        sources: Sources::default(),
+        lasts: false,
+    };
+    supervisor.start(stop.clone(), reload).context("starting a thread").map_err(Failure::Start)?;
+    let node = Node::new(store, volatile_bound);
+    let (ended, node, rest) = Writer::new(node, queue, syncer, acks, clock).ruled_by(policy).run();
+    let listener = rest.listener;
+    drop(rest.queue); // other threads may wait for it
+    listener.finish(stop.is_asked().then_some(READER_PATIENCE));
+    conclude(&place.path, ended, &node)
 }
 
-fn conclude<S, A>(cli: &Cli, path: &Path, ended: Ended, node: &Node<'_, S, A>) -> Result<(), Failure>
+fn conclude<S, A>(path: &Path, ended: Ended, node: &Node<'_, S, A>) -> Result<(), Failure>
 where
     S: lastgasp_core::hal::Storage,
     A: lastgasp_core::hal::Arena,
@@ -103,9 +117,6 @@ where
             if !clean {
                 say("the stop itself could not be noted in the store: the next start will call it a cut");
             }
-            if taken == 0 && !cli.no_defaults && !cli.stdin {
-                say(what_next(path));
-            }
             Ok(())
         }
         Ended::Failed(reason) => Err(Failure::Running(anyhow!(
@@ -115,28 +126,4 @@ where
             path.display()
         ))),
     }
-}
-
-/// What to type next.
-fn what_next(store: &Path) -> String {
-    let me = std::env::current_exe().unwrap_or_else(|_| "lastgaspd".into());
-    let here = std::env::current_dir().unwrap_or_default();
-    let short = |path: &Path| match path.strip_prefix(&here) {
-        Ok(below) => format!("./{}", below.display()),
-        Err(_) => path.display().to_string(),
-    };
-    let tool = me.with_file_name("lastgasp");
-    let tool = match (fs::exists(&tool), std::env::var_os("CARGO")) {
-        (Ok(true), _) => short(&tool),
-        (_, Some(_)) => "cargo run --release -p lastgasp --".to_owned(),
-        _ => "lastgasp".to_owned(),
-    };
-    let (me, store) = (short(&me), store.display());
-    format!(
-        "this node keeps log lines through power cuts, and nothing was piped into it. Try:\n  \
-         dmesg | {me}\n  \
-         {tool} tail --store {store} -n 20\n  \
-         {tool} status --store {store}\n\
-         More: {me} --help"
-    )
 }

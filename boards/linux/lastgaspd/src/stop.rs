@@ -1,15 +1,17 @@
-//! The orderly stop: SIGTERM and SIGINT.
+//! Signals: the orderly stop by SIGTERM and SIGINT, and SIGHUP for a new configuration.
 //!
-//! Invariants: the first signal asks every source to end, and nothing else; a second one ends the process at once with
+//! Invariants: the first SIGTERM or SIGINT asks every source to end, and nothing else; a second one ends the process at once with
 //! 128 and its number, also if every thread hangs; a source that waits for input wakes up.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::{flag, low_level};
 
 /// Tells that a stop was asked for.
@@ -60,6 +62,49 @@ impl Stop {
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
+    }
+}
+
+/// SIGHUP: load the configuration again.
+#[derive(Debug)]
+pub struct Reload {
+    wake: UnixStream,
+}
+
+impl Reload {
+    /// Takes over SIGHUP for the whole process.
+    ///
+    /// # Errors
+    /// The system has no more file descriptors.
+    pub fn on_signal() -> io::Result<Self> {
+        let (wake, ring) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        low_level::pipe::register(SIGHUP, ring)?;
+        Ok(Self { wake })
+    }
+
+    /// Waits for a reload (`true`) or a stop (`false`). Reloads asked for in the meantime are one.
+    ///
+    /// # Errors
+    /// Waiting failed.
+    pub fn wait(&self, stop: &Stop) -> io::Result<bool> {
+        let stopped = stop.fd();
+        loop {
+            let mut fds = [PollFd::new(&stopped, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let [stop, reload] = fds;
+            if !stop.revents().is_empty() {
+                return Ok(false);
+            }
+            if !reload.revents().is_empty() {
+                let mut asked = [0; 64];
+                while matches!((&self.wake).read(&mut asked), Ok(1..)) {}
+                return Ok(true);
+            }
+        }
     }
 }
 

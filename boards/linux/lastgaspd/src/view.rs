@@ -7,9 +7,10 @@ use std::fmt;
 use crossbeam_channel::{Sender, bounded};
 use lastgasp_core::catalog::Catalog;
 use lastgasp_core::error::ReadOnlyReason;
+use lastgasp_core::node::Class;
 use lastgasp_core::store::Stats;
 
-use crate::parcel::{Answer, Reply};
+use crate::parcel::{Answer, Parcel, Reply};
 use crate::policy::StreamCount;
 use crate::queue::{Closed, Event};
 
@@ -86,13 +87,17 @@ impl<E> Handle<E> {
         seen.recv().map_err(|_| Closed)
     }
 
-    /// Makes everything durable that was taken in so far; returns the last durable number.
+    /// Makes everything durable that sources had sent before; returns its last number.
     ///
     /// # Errors
     /// The writer has gone, or its store takes no more writes.
     pub fn checkpoint(&self) -> Result<u64, Closed> {
         let (to, answers) = bounded(1);
-        self.events.send(Event::Checkpoint(Reply::new(to, 0))).map_err(|_| Closed)?;
+        // An empty batch behind all that came before it.
+        let mut parcel = Parcel::default();
+        parcel.class = Some(Class::Each);
+        parcel.end_batch(Some(Reply::new(to, 0)));
+        self.events.send(Event::Parcel(parcel)).map_err(|_| Closed)?;
         match answers.recv() {
             Ok((_, Answer::Durable { last_seq, .. })) => Ok(last_seq),
             _ => Err(Closed),

@@ -60,6 +60,18 @@ pub enum Ended {
     Failed(ReadOnlyReason),
 }
 
+/// What is left when a writer has ended: enough for another one to go on.
+pub struct Rest<E, L> {
+    /// The queue, with what came meanwhile.
+    pub queue: Queue<E>,
+    /// Who hears what is durable.
+    pub listener: L,
+    ruler: Ruler,
+    parcels: VecDeque<Parcel>,
+    put_in: usize,
+    lost: VecDeque<Dropped>,
+}
+
 /// Syncs in a thread of its own.
 #[derive(Debug)]
 pub struct Syncer {
@@ -136,6 +148,12 @@ where
     A: Arena,
     L: Listener,
 {
+    /// A writer that goes on, on another store, where one has ended. Numbers begin anew.
+    pub fn resume(node: Node<'m, S, A>, rest: Rest<S::Error, L>, syncer: Syncer, clock: Clock) -> Self {
+        let Rest { queue, listener, ruler, parcels, put_in, lost } = rest;
+        Self { ruler, parcels, put_in, lost, ..Self::new(node, queue, syncer, listener, clock) }
+    }
+
     /// A writer that takes what comes by `queue`.
     pub fn new(node: Node<'m, S, A>, queue: Queue<S::Error>, syncer: Syncer, listener: L, clock: Clock) -> Self {
         Self {
@@ -167,7 +185,7 @@ where
     }
 
     /// Runs until all sources have ended and everything is durable, or the store fails.
-    pub fn run(mut self) -> (Ended, Node<'m, S, A>, L) {
+    pub fn run(mut self) -> (Ended, Node<'m, S, A>, Rest<S::Error, L>) {
         let ended = loop {
             while let Some(event) = self.queue.try_next() {
                 self.on(event);
@@ -199,10 +217,12 @@ where
                 self.on(event);
             }
         };
-        // The queue first: the other threads may wait for it.
-        drop(self.queue);
+        if let Ended::Failed(_) = ended {
+            self.note_unsaved();
+        }
         drop(self.syncer);
-        (ended, self.node, self.listener)
+        let Self { node, queue, listener, ruler, parcels, put_in, lost, .. } = self;
+        (ended, node, Rest { queue, listener, ruler, parcels, put_in, lost })
     }
 
     fn on(&mut self, event: Event<S::Error>) {
@@ -211,15 +231,6 @@ where
             Event::SourceEnded => {}
             Event::Synced(result) => self.synced = Some(result),
             Event::Look(look) => look.take(&self.view()),
-            Event::Checkpoint(reply) => {
-                let output = self.node.step(self.clock.now_us(), Input::Checkpoint);
-                match output.batch {
-                    Some(Ok(taken)) => self.waiting.push_back((taken, reply)),
-                    Some(Err(refused)) => reply.answer(Answer::Refused(refused)),
-                    None => {}
-                }
-                self.follow(&output);
-            }
             Event::Policy(policy) => self.ruler.set(*policy),
         }
     }
@@ -414,6 +425,17 @@ where
             }
         }
         self.put_in = self.put_in.saturating_add(1);
+    }
+
+    /// What was taken in and can no longer become durable is lost to the medium, unless whoever waits for it is told.
+    fn note_unsaved(&mut self) {
+        let store = self.node.store();
+        let unsaved = store.next_seq().saturating_sub(1).saturating_sub(store.durable_upto());
+        let told =
+            self.waiting.drain(..).map(|(taken, _)| taken.last_seq.saturating_add(1).saturating_sub(taken.first_seq));
+        let told: u64 = told.sum();
+        let now_us = self.clock.now_us();
+        self.queue.drops().count(OTHER_NAME, GapCause::MediumFailed, unsaved.saturating_sub(told), now_us);
     }
 
     /// There is nothing dropped that the node has not heard of.

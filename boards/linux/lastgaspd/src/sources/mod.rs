@@ -41,3 +41,19 @@ pub struct Context<E> {
     /// What `lastgasp status` shows of it.
     pub status: Arc<SourceStatus>,
 }
+
+#[cfg(test)]
+impl<E> Context<E> {
+    /// For a test: a source that never ran before.
+    pub(crate) fn by_hand(intake: Intake<E>, stop: Stop) -> Self {
+        Self {
+            intake,
+            stop,
+            clock: Clock::start(),
+            record_bytes_max: 64 << 10,
+            stall: Duration::from_secs(5),
+            cursors: Cursors::default(),
+            status: Arc::new(SourceStatus::new("test")),
+        }
+    }
+}

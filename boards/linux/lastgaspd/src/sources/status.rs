@@ -71,10 +71,12 @@ impl SourceStatus {
 pub struct Sources(Arc<Mutex<Vec<Arc<SourceStatus>>>>);
 
 impl Sources {
-    /// A source joins.
+    /// A source joins, in the place of one of this name that could not run.
     pub fn join(&self, name: &str) -> Arc<SourceStatus> {
         let status = Arc::new(SourceStatus::new(name));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&status));
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.name != name);
+        all.push(Arc::clone(&status));
         status
     }
 

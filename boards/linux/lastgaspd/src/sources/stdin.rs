@@ -13,9 +13,9 @@ use lastgasp_core::node::Class;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read};
 
-use crate::clock::Clock;
 use crate::parcel::{Parcel, Slot};
 use crate::queue::{Closed, Intake};
+use crate::sources::Context;
 use crate::stop::Stop;
 
 /// Read at once at most.
@@ -46,7 +46,9 @@ pub enum Ended {
 }
 
 /// Reads lines until the end, a stop or an error. Everything read before is handed over, a line without its end too.
-pub fn run<F: AsFd, E>(input: F, lines: &Lines, intake: &Intake<E>, stop: &Stop, clock: &Clock) -> Ended {
+pub fn run<F: AsFd, E>(input: F, lines: &Lines, context: &Context<E>) -> Ended {
+    let Context { intake, stop, clock, status, .. } = context;
+    status.works("reading");
     let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
     let mut cutter = match Cutter::new(lines, intake) {
         Ok(cutter) => cutter,
@@ -65,13 +67,17 @@ pub fn run<F: AsFd, E>(input: F, lines: &Lines, intake: &Intake<E>, stop: &Stop,
             Err(errno) => break Ended::Failed(errno.into()),
         };
         let chunk = buffer.get(..got).unwrap_or_default();
-        if cutter.take(chunk, clock.now_us()) == Err(Closed) {
-            return Ended::Closed;
+        match cutter.take(chunk, clock.now_us()) {
+            Ok(records) => status.read(records),
+            Err(Closed) => return Ended::Closed,
         }
     };
     // Only the end of the input makes a line of what has no newline; on a stop, its writer may not be done with it.
     match cutter.finish(clock.now_us(), !matches!(ended, Ended::EndOfInput)) {
-        Ok(()) => ended,
+        Ok(records) => {
+            status.read(records);
+            ended
+        }
         Err(Closed) => Ended::Closed,
     }
 }
@@ -117,8 +123,8 @@ impl<'a, E> Cutter<'a, E> {
         Ok(parcel)
     }
 
-    /// Takes bytes in, and hands over the records that are complete.
-    fn take(&mut self, chunk: &[u8], now_us: u64) -> Result<(), Closed> {
+    /// Takes bytes in, and hands over the records that are complete; how many these are.
+    fn take(&mut self, chunk: &[u8], now_us: u64) -> Result<u64, Closed> {
         let before = self.parcel.bytes.len();
         self.parcel.bytes.extend_from_slice(chunk);
         for newline in memchr::memchr_iter(b'\n', chunk) {
@@ -147,27 +153,28 @@ impl<'a, E> Cutter<'a, E> {
         self.parcel.end_batch(None);
     }
 
-    fn hand_over(&mut self, now_us: u64) -> Result<(), Closed> {
+    fn hand_over(&mut self, now_us: u64) -> Result<u64, Closed> {
         if self.parcel.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
+        let records = self.parcel.records() as u64;
         let mut next = Self::fresh(self.lines, self.intake)?;
         let rest = self.parcel.bytes.get(self.line..).unwrap_or_default();
         next.bytes.extend_from_slice(rest);
         self.line = 0;
         self.parcel.received_us = now_us;
-        self.intake.send(std::mem::replace(&mut self.parcel, next))
+        self.intake.send(std::mem::replace(&mut self.parcel, next)).map(|()| records)
     }
 
     /// The end of the input: a line without a newline is a line too.
-    fn finish(mut self, now_us: u64, continued: bool) -> Result<(), Closed> {
+    fn finish(mut self, now_us: u64, continued: bool) -> Result<u64, Closed> {
         let end = self.parcel.bytes.len();
         if end > self.line {
             self.push(end, continued);
             self.parcel.received_us = now_us;
-            return self.intake.send(self.parcel);
+            return self.intake.send(self.parcel).map(|()| 1);
         }
-        Ok(())
+        Ok(0)
     }
 }
 
@@ -261,7 +268,8 @@ mod tests {
         let intake = queue.intake();
         let (mut sender, input) = UnixStream::pair().unwrap();
         let (stop, ring) = Stop::by_hand().unwrap();
-        let source = thread::spawn(move || run(input, &lines(100), &intake, &stop, &Clock::start()));
+        let context = Context::by_hand(intake, stop);
+        let source = thread::spawn(move || run(input, &lines(100), &context));
         sender.write_all(b"whole\nhalf").unwrap();
         let Some(Event::Parcel(parcel)) = queue.next(None) else { panic!("a parcel") };
         assert_eq!(parcel.records(), 1);
