@@ -732,6 +732,29 @@ fn a_medium_that_refuses_writes_ends_the_node_and_keeps_what_was_acknowledged() 
 }
 
 #[test]
+fn when_the_medium_fails_the_node_can_go_on_in_memory() {
+    let dir = directory();
+    let (store, config) = (dir.path().join("failing.lg"), dir.path().join("node.toml"));
+    fs::write(&config, "[store]\non_failure = \"memory\"\n").unwrap();
+    let mut command = daemon(&store, "64M");
+    let mut node = Running::spawn(command.arg("--config").arg(&config).env("XDG_RUNTIME_DIR", dir.path()));
+    node.write(b"one\ntwo\n");
+    node.wait_for_ack(2);
+    // From now on the medium takes no writes behind its first segments; the store in memory is smaller.
+    prlimit(Some(node.pid()), Resource::Fsize, Rlimit { current: Some(18 << 20), maximum: None }).unwrap();
+    let mut random = Random(11);
+    for _ in 0..400 {
+        let line: Vec<u8> = (0..60_000).map(|_| b' ' + (random.next() >> 56) as u8 % 90).chain([b'\n']).collect();
+        node.write(&line);
+    }
+    let (acked, said) = node.finish(0);
+    assert!(said.contains("takes no more writes") && said.contains("kept in memory only"), "{said}");
+    let held = read(&store);
+    assert!(held.records.len() as u64 >= acked && acked > 2, "{acked} of {}", held.records.len());
+    assert!(acked < 400, "what only memory holds is not acknowledged");
+}
+
+#[test]
 fn without_arguments_it_keeps_what_is_piped() {
     let dir = directory();
     let run = |input: &[u8]| {

@@ -25,6 +25,8 @@ use crate::say;
 const ARENA_BYTES_MAX: usize = 4 << 20;
 /// Smallest.
 const ARENA_BYTES_MIN: usize = 64 << 10;
+/// Size of the store that takes over when the medium has failed.
+const VOLATILE_BYTES: u64 = 16 << 20;
 /// The directory of the built-in path is readable by its group.
 const DIRECTORY_MODE: u32 = 0o750;
 
@@ -37,6 +39,8 @@ pub struct Place {
     pub size_bytes: Option<u64>,
     /// Also where nothing is sure to survive a power cut.
     pub allow_volatile: bool,
+    /// Streams that are told apart.
+    pub streams: u16,
 }
 
 /// The built-in path of the store, and its directory made.
@@ -143,7 +147,7 @@ pub fn mount<'m>(
     let options =
         store::OpenOptions { wall_us: clock.wall_us(), synchronised: clock.is_synchronised(), volatile_bound };
     let memory_for = |room: &'m mut Option<StoreMemory>, storage: &FileStorage| {
-        room.insert(StoreMemory::new(&storage.geometry())).parts()
+        room.insert(StoreMemory::with_streams(&storage.geometry(), place.streams)).parts()
     };
     let first = memory_for(&mut memory.first, &storage);
     match open(storage, first, &options) {
@@ -158,6 +162,40 @@ pub fn mount<'m>(
         opened => opened,
     }
     .map_err(|error| anyhow!("{}: {error}", place.path.display()))
+}
+
+/// A store in memory, for a node whose medium has failed: what is in it is gone with the machine's power, or when it is
+/// opened the next time.
+///
+/// # Errors
+/// There is no tmpfs one may write to.
+pub fn make_volatile(streams: u16) -> Result<(FileStorage, Place)> {
+    let directory = runtime_directory();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(&directory)
+        .with_context(|| format!("{} cannot be made", directory.display()))?;
+    let path = directory.join("volatile.lg");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("{} is there and cannot be removed", path.display()));
+        }
+        _ => {}
+    }
+    let place = Place { path, size_bytes: Some(VOLATILE_BYTES), allow_volatile: true, streams };
+    Ok((open_or_make(&place)?, place))
+}
+
+/// Where things live that do not outlive the machine's power.
+fn runtime_directory() -> PathBuf {
+    let user = rustix::process::geteuid();
+    let of_session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute());
+    match of_session {
+        _ if user.is_root() => PathBuf::from("/run/lastgasp"),
+        Some(directory) => directory.join("lastgasp"),
+        None => PathBuf::from(format!("/dev/shm/lastgasp-{}", user.as_raw())),
+    }
 }
 
 fn open<'m>(

@@ -7,14 +7,15 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Error, anyhow};
+use anyhow::{Context, Error, anyhow, bail};
+use lastgasp_core::error::ReadOnlyReason;
 use lastgasp_core::node::Node;
 use lastgasp_hal_linux::LinuxStorageError;
 
 use crate::acks::Acks;
 use crate::cli::Cli;
 use crate::clock::Clock;
-use crate::config::{Loaded, report};
+use crate::config::{Loaded, OnFailure, report};
 use crate::greeting;
 use crate::opening::{self, Memory, Place};
 use crate::plan::{self, Means};
@@ -24,7 +25,7 @@ use crate::sources::status::Sources;
 use crate::stop::{Reload, Stop};
 use crate::supervisor::{Supervisor, cursors_of_store};
 use crate::view::Handle;
-use crate::writer::{Ended, Syncer, Writer};
+use crate::writer::{Ended, Rest, Syncer, Writer};
 
 /// Parcels of the queue: enough that several sources fill one each while others are with the writer.
 const PARCELS: usize = 8;
@@ -32,6 +33,8 @@ const PARCELS: usize = 8;
 const VOLATILE_BOUND: u32 = 1 << 16;
 /// So long a stop waits for whoever reads the acknowledgements.
 const READER_PATIENCE: Duration = Duration::from_secs(5);
+
+type Remains = Rest<LinuxStorageError, Acks<io::Stdout>>;
 
 /// Why a run did not end well.
 #[derive(Debug)]
@@ -56,13 +59,14 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let config = loaded.config;
     let means = Means::find(cli, &config);
     let path = config.store.path.clone().map_or_else(opening::default_path, Ok).map_err(Failure::Start)?;
-    let place = Place { path, size_bytes: config.store.size_bytes, allow_volatile: cli.allow_volatile };
+    let streams = config.limits.streams;
+    let place = Place { path, size_bytes: config.store.size_bytes, allow_volatile: cli.allow_volatile, streams };
     let storage = opening::open_or_make(&place).map_err(Failure::Start)?;
     if let Some(errno) = storage.open_report().flush_os_error {
         let error = io::Error::from_raw_os_error(errno);
         say(format_args!("{}: what the last run left unwritten is lost ({error})", place.path.display()));
     }
-    let mut memory = Memory::default();
+    let (mut memory, mut spare_memory) = (Memory::default(), Memory::default());
     // A sender that is told what is durable knows itself what it lost; for others it becomes a gap.
     let volatile_bound = if means.all_awaited(&config) { 0 } else { VOLATILE_BOUND };
     let mut store = opening::mount(storage, &place, &mut memory, &clock, volatile_bound).map_err(Failure::Start)?;
@@ -82,7 +86,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     }
     let largest = store.record_bytes_max();
     let max_record = config.store.max_record_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(largest);
-    let policy = config.policy();
+    let (policy, on_failure) = (config.policy(), config.store.on_failure);
     let supervisor = Supervisor {
         plan: plan::sources(means),
         request,
@@ -99,10 +103,44 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     supervisor.start(stop.clone(), reload).context("starting a thread").map_err(Failure::Start)?;
     let node = Node::new(store, volatile_bound);
     let (ended, node, rest) = Writer::new(node, queue, syncer, acks, clock).ruled_by(policy).run();
-    let listener = rest.listener;
-    drop(rest.queue); // other threads may wait for it
-    listener.finish(stop.is_asked().then_some(READER_PATIENCE));
-    conclude(&place.path, ended, &node)
+    let mut end = conclude(&place.path, ended, &node);
+    let rest = match (&end, ended, on_failure) {
+        (Err(Failure::Running(error)), Ended::Failed(reason), OnFailure::Memory) => {
+            say(format_args!("{error:#}"));
+            end = Ok(());
+            go_on_in_memory(rest, &mut spare_memory, streams, clock, reason).map_err(Failure::Running)?
+        }
+        _ => rest,
+    };
+    // The queue first: other threads may wait for it.
+    drop(rest.queue);
+    rest.listener.finish(stop.is_asked().then_some(READER_PATIENCE));
+    end
+}
+
+/// The medium has failed: takes in what comes until the end, in memory.
+fn go_on_in_memory(
+    rest: Remains,
+    memory: &mut Memory,
+    streams: u16,
+    clock: Clock,
+    reason: ReadOnlyReason,
+) -> Result<Remains, Error> {
+    let (storage, place) = opening::make_volatile(streams).context("nor can the node go on in memory")?;
+    let mut store = opening::mount(storage, &place, memory, &clock, VOLATILE_BOUND)?;
+    let syncs = store.parts().0.sync_handle().context("opening the store for syncs")?;
+    let syncer = Syncer::start(rest.queue.events(), move || syncs.sync()).context("starting a thread")?;
+    say(format_args!(
+        "from here on records are kept in memory only ({}): they are gone when the node stops or power fails",
+        place.path.display()
+    ));
+    let (ended, node, rest) = Writer::in_memory(Node::new(store, VOLATILE_BOUND), rest, syncer, clock, reason).run();
+    let taken = node.store().stats().records;
+    match ended {
+        Ended::Stopped { .. } => say(format_args!("stopped: {taken} record(s) were kept in memory only")),
+        Ended::Failed(reason) => bail!("{}: the store in memory failed too: {reason}", place.path.display()),
+    }
+    Ok(rest)
 }
 
 fn conclude<S, A>(path: &Path, ended: Ended, node: &Node<'_, S, A>) -> Result<(), Failure>

@@ -137,6 +137,8 @@ pub struct Writer<'m, S: Storage, A: Arena, L> {
     full: bool,
     /// A sync has ended, and the node has not heard of it yet.
     synced: Option<Result<(), S::Error>>,
+    /// The medium has failed for this reason; this is a store in memory.
+    in_memory: Option<ReadOnlyReason>,
     stopping: bool,
     until_us: Option<u64>,
     ended: Option<Ended>,
@@ -148,10 +150,18 @@ where
     A: Arena,
     L: Listener,
 {
-    /// A writer that goes on, on another store, where one has ended. Numbers begin anew.
-    pub fn resume(node: Node<'m, S, A>, rest: Rest<S::Error, L>, syncer: Syncer, clock: Clock) -> Self {
+    /// A writer that goes on where one has failed for `reason`, on a store in memory. Numbers begin anew, and nobody is
+    /// told that anything is durable: who waits for it is refused.
+    pub fn in_memory(
+        node: Node<'m, S, A>,
+        rest: Rest<S::Error, L>,
+        syncer: Syncer,
+        clock: Clock,
+        reason: ReadOnlyReason,
+    ) -> Self {
         let Rest { queue, listener, ruler, parcels, put_in, lost } = rest;
-        Self { ruler, parcels, put_in, lost, ..Self::new(node, queue, syncer, listener, clock) }
+        let in_memory = Some(reason);
+        Self { ruler, parcels, put_in, lost, in_memory, ..Self::new(node, queue, syncer, listener, clock) }
     }
 
     /// A writer that takes what comes by `queue`.
@@ -171,6 +181,7 @@ where
             told_us: None,
             full: false,
             synced: None,
+            in_memory: None,
             stopping: false,
             until_us: None,
             ended: None,
@@ -257,7 +268,9 @@ where
     }
 
     fn follow(&mut self, output: &Output) {
-        self.listener.durable(output.durable_upto);
+        if self.in_memory.is_none() {
+            self.listener.durable(output.durable_upto);
+        }
         while self.waiting.front().is_some_and(|(taken, _)| taken.last_seq <= output.durable_upto) {
             let Some((Taken { first_seq, last_seq }, reply)) = self.waiting.pop_front() else { break };
             reply.answer(Answer::Durable { first_seq, last_seq });
@@ -311,6 +324,10 @@ where
         let now_us = self.clock.now_us();
         self.number_streams(parcel);
         let Some(batch) = parcel.batch(self.put_in) else { return };
+        if let Some(reason) = self.in_memory.filter(|_| batch.is_awaited) {
+            self.turn_away(parcel, Answer::Refused(Refused::Failed(reason)), GapCause::MediumFailed, now_us);
+            return;
+        }
         if !self.is_within_limits(parcel, &batch, now_us) {
             self.turn_away(parcel, Answer::OverLimit, GapCause::Overload, now_us);
             return;

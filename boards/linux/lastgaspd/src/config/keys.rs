@@ -12,7 +12,7 @@ use lastgasp_core::node::Class;
 use super::pattern::{LineStart, PathPattern, Pattern};
 use super::severities::Severities;
 pub(super) use super::table::{KEYS, SECTIONS};
-use super::types::{Begin, Config, Switch};
+use super::types::{Begin, Config, OnFailure, Switch};
 use super::values::{Kind, Value};
 
 /// A key.
@@ -130,6 +130,7 @@ fields! {
     PathBuf => Path,
     LineStart => Regex,
     Begin => Begin,
+    OnFailure => OnFailure,
     Vec<SocketAddr> => Addresses,
 }
 

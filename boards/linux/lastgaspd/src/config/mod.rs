@@ -41,6 +41,6 @@ pub use problem::{Origin, Problem, report};
 pub use severities::Severities;
 pub use types::{
     Api, Begin, ClassRule, Classes, Config, Files, Http, Journald, KEEP_CLASSES_MAX, Keep, KeepClass, Limits,
-    NAME_BYTES_MAX, REST, Sources, Stdin, Store, Switch, Syslog,
+    NAME_BYTES_MAX, OnFailure, REST, Sources, Stdin, Store, Switch, Syslog,
 };
 pub use values::Value;

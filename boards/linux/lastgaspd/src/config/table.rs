@@ -147,6 +147,19 @@ pub(super) static KEYS: &[Key] = &[
         one!(store.max_record_bytes),
     ),
     key(
+        "store.on_failure",
+        Kind::OnFailure,
+        Apply::Restart,
+        Words(
+            "",
+            "What to do when the medium takes no more writes, as a card does at its end of life: \"exit\" with an \
+             error, or go on in \"memory\": new records can be read until the node is stopped, and are then gone. \
+             Sources that can be read again (the journal, files) are at the next start read from where the store ends.",
+            "\"memory\"",
+        ),
+        one!(store.on_failure),
+    ),
+    key(
         "keep.stream_share",
         Kind::Share,
         Apply::Live,

@@ -40,6 +40,18 @@ pub struct Store {
     pub size_bytes: Option<u64>,
     /// A larger record is kept in parts or refused; `None` is what the store can take.
     pub max_record_bytes: Option<u64>,
+    /// What the node does when the medium takes no more writes.
+    pub on_failure: OnFailure,
+}
+
+/// What the node does when the medium of its store fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// It ends with an error, so that somebody looks.
+    #[default]
+    Exit,
+    /// It says so, and keeps what comes in memory until it is stopped.
+    Memory,
 }
 
 /// `[keep]`

@@ -15,7 +15,7 @@ use toml::de::DeValue;
 use super::pattern::{LineStart, PathPattern, Pattern};
 use super::problem::{nearest, shown};
 use super::severities::Severities;
-use super::types::{Begin, NAME_BYTES_MAX, Switch};
+use super::types::{Begin, NAME_BYTES_MAX, OnFailure, Switch};
 use super::units;
 
 /// What a key takes.
@@ -76,6 +76,8 @@ pub(super) enum Kind {
     BeginOfFile,
     /// Addresses with ports.
     Addresses,
+    /// `"exit"` or `"memory"`.
+    OnFailure,
 }
 
 /// A value that was read.
@@ -109,6 +111,8 @@ pub enum Value {
     Begin(Begin),
     /// Of [`Kind::Addresses`].
     Addresses(Vec<SocketAddr>),
+    /// Of [`Kind::OnFailure`].
+    OnFailure(OnFailure),
 }
 
 /// Why a value was refused.
@@ -131,6 +135,8 @@ const GROUP_BYTES_MAX: usize = 32;
 /// The names of the durability classes.
 const CLASSES: [(&str, Class); 4] =
     [("each", Class::Each), ("group", Class::Group), ("interval", Class::Interval), ("ram", Class::Ram)];
+/// The names of what may be done when a medium fails.
+const ON_FAILURE: [(&str, OnFailure); 2] = [("exit", OnFailure::Exit), ("memory", OnFailure::Memory)];
 /// The names of beginnings.
 const BEGINS: [(&str, Begin); 3] = [("start", Begin::Start), ("end", Begin::End), ("boot", Begin::Boot)];
 
@@ -161,6 +167,7 @@ impl Kind {
             Self::Regex => "a regular expression",
             Self::BeginOfJournal => "\"start\", \"boot\" or \"end\"",
             Self::BeginOfFile => "\"start\" or \"end\"",
+            Self::OnFailure => "\"exit\" or \"memory\"",
             Self::Addresses => "addresses with ports, as \"127.0.0.1:5514\" or \"[::1]:5514\"",
         };
         text.to_owned()
@@ -228,6 +235,7 @@ impl Kind {
             Self::Class => Value::Class(one_of(text, &CLASSES)?),
             Self::BeginOfJournal => Value::Begin(one_of(text, &BEGINS)?),
             Self::BeginOfFile => Value::Begin(one_of(text, &BEGINS[..2])?),
+            Self::OnFailure => Value::OnFailure(one_of(text, &ON_FAILURE)?),
             Self::Severities => Value::Severities(Severities::parse(text)?),
             Self::Stream => Value::Text(stream(text)?),
             Self::StreamOfFile => Value::Text(stream_of_file(text)?),
@@ -265,6 +273,7 @@ impl Kind {
             Value::Time(time) => text(&units::time(*time)),
             Value::Class(class) => text(name_of(*class, &CLASSES)),
             Value::Begin(begin) => text(name_of(*begin, &BEGINS)),
+            Value::OnFailure(what) => text(name_of(*what, &ON_FAILURE)),
             Value::Severities(range) => text(&range.to_string()),
             Value::Text(name) => text(name),
             Value::Pattern(pattern) => text(pattern.as_str()),

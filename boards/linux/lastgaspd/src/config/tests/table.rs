@@ -93,8 +93,8 @@ fn every_field_of_the_structs_is_set_by_a_key() {
     let all = loaded(&all_examples()).config;
     let none = Config::default();
     let Config { store, keep, classes, limits, sources, api } = all;
-    let Store { path, size_bytes, max_record_bytes } = store;
-    assert!(path.is_some() && size_bytes.is_some() && max_record_bytes.is_some());
+    let Store { path, size_bytes, max_record_bytes, on_failure } = store;
+    assert!(path.is_some() && size_bytes.is_some() && max_record_bytes.is_some() && on_failure == OnFailure::Memory);
     let Keep { stream_share_percent, classes: kept } = keep;
     assert_ne!(stream_share_percent, none.keep.stream_share_percent);
     let KeepClass { stream, severity, age, share_percent } = kept["some"].clone();
