@@ -3,6 +3,7 @@
 //! Invariants: what is asked for by name runs, or the node says why not; built-in sources run only where nothing else
 //! was asked for: a node that something is piped into keeps just that.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::cli::Cli;
 use crate::config::{Config, Switch};
 use crate::say;
 use crate::sources::stdin::{self, Lines};
+use crate::sources::{Context, listen, syslog};
 use crate::supervisor::{Plan, Wanted};
 
 /// What the node was started with.
@@ -75,8 +77,49 @@ pub fn sources<E: Send + 'static>(means: Means) -> Plan<E> {
         if means.piped && !stdin_is_empty {
             wanted.push(of_stdin(config, means));
         }
+        let runs = |switch: Switch| match switch {
+            Switch::Auto => means.has_built_in(stdin_is_empty),
+            Switch::On => true,
+            Switch::Off => false,
+        };
+        if runs(config.sources.syslog.enabled) {
+            wanted.extend(of_syslog(config));
+        }
         wanted
     })
+}
+
+fn of_syslog<E: Send + 'static>(config: &Config) -> Vec<Wanted<E>> {
+    let syslog = &config.sources.syslog;
+    let (udp, tcp) = (syslog.udp.clone(), syslog.tcp.clone());
+    let mut wanted = Vec::new();
+    if !udp.is_empty() {
+        wanted.push(lasting("syslog.udp", &udp.clone(), move |context| match syslog::udp::bind(&udp) {
+            Ok(sockets) => syslog::udp::run(sockets, context),
+            Err(error) => cannot_run(&context, &error),
+        }));
+    }
+    if !tcp.is_empty() {
+        wanted.push(lasting("syslog.tcp", &tcp.clone(), move |context| match listen::bind(&tcp) {
+            Ok(listeners) => {
+                let status = Arc::clone(&context.status);
+                syslog::tcp::run(listeners, context).unwrap_or_else(|error| status.fails(error.to_string()));
+            }
+            Err(error) => cannot_run(&context, &error),
+        }));
+    }
+    wanted
+}
+
+/// A source that runs until it is stopped; it is started anew if `settings` change.
+fn lasting<E>(name: &str, settings: &impl fmt::Debug, run: impl FnOnce(Context<E>) + Send + 'static) -> Wanted<E> {
+    Wanted { name: name.to_owned(), settings: format!("{settings:?}"), ends: false, run: Box::new(run) }
+}
+
+fn cannot_run<E>(context: &Context<E>, error: &io::Error) {
+    let name = context.status.report().name;
+    say(format_args!("{name} does not run: {error}; free the address, or set another one in [sources]"));
+    context.status.fails(error.to_string());
 }
 
 fn of_stdin<E: Send + 'static>(config: &Config, means: Means) -> Wanted<E> {
