@@ -2,41 +2,9 @@
 //!
 //! Invariant: a boot is known by its origin; how it ended is told by its close, or by the origin of the next.
 
-use lastgasp_core::format::events::{Origin, PreviousEnd};
+use lastgasp_core::format::events::Origin;
+use lastgasp_core::readout::BootEnd;
 use lastgasp_core::scan::Event;
-
-/// How a boot ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BootEnd {
-    /// By a clean stop.
-    Clean,
-    /// Without one: a power cut, a crash or a kill.
-    Cut,
-    /// Everything was saved as the power failed.
-    LastGasp,
-    /// The hardware's watchdog ended it.
-    Watchdog,
-    /// It runs.
-    Running,
-    /// Unknown: the manifest was lost and rebuilt.
-    Unknown,
-}
-
-impl BootEnd {
-    /// The stable name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::Cut => "cut",
-            Self::LastGasp => "last-gasp",
-            Self::Watchdog => "watchdog",
-            Self::Running => "running",
-            Self::Unknown => "unknown",
-        }
-    }
-}
 
 /// One boot that wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,11 +88,7 @@ impl Boots {
             // Numbers from here to the next boot were handed out at most: a gap tells of them.
             before.last_seq = origin.durable_upto.min(origin.first_seq.saturating_sub(1));
             before.torn_bytes = origin.torn_bytes;
-            before.ended = match origin.previous_end {
-                PreviousEnd::Clean => BootEnd::Clean,
-                PreviousEnd::Cut => BootEnd::Cut,
-                PreviousEnd::New | PreviousEnd::Rebuilt => BootEnd::Unknown,
-            };
+            before.ended = origin.previous_end.into();
         }
         self.0.push(Boot {
             epoch: origin.epoch,

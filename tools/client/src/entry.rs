@@ -5,7 +5,7 @@
 use lastgasp_core::format::fields::Fields;
 use lastgasp_core::format::row::TraceContext;
 use lastgasp_core::gaps::GapCause;
-use lastgasp_core::scan::Event;
+use lastgasp_core::readout::answer::Event;
 
 /// One thing at its place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -306,7 +306,8 @@ fn give(
             let name = gap.stream.map(|id| stream_name(catalog, id));
             each(Entry::Gap(shown_gap(gap, name.as_ref().map(StreamName::as_str))))
         }
-        CoreEntry::Event(event) => each(Entry::Event(*event)),
+        CoreEntry::Event(Event::Boot(origin)) => each(Entry::Event((*origin).into())),
+        CoreEntry::Event(Event::Close(close)) => each(Entry::Event((*close).into())),
     };
     match flow.map_err(Error::Caller)? {
         Flow::On => Ok(ControlFlow::Continue(())),

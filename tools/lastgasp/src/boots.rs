@@ -28,14 +28,14 @@ Examples:
 
 Exit codes: 0 done, 2 it could not be done.")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    place: PlaceArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
     /// Show times in UTC, not in local time.
     #[arg(long)]
     utc: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -8,12 +8,11 @@ use std::io::{self, IsTerminal, Write};
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lastgasp_client::FileSource;
+use lastgasp_client::{BootEnd, FileSource};
 use lastgasp_core::check::{Finding, Place, check};
 use lastgasp_core::format::events::PreviousEnd;
 use serde_json::{Value, json};
 
-use crate::entries::previous_end_name;
 use crate::place::MediumArgs;
 use crate::size;
 
@@ -33,11 +32,11 @@ Examples:
 
 Exit codes: 0 sound, 1 damage was found and described, 2 it could not run (also: a node is writing to the store).")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    medium: MediumArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    medium: MediumArgs,
 }
 
 /// How a report is printed.
@@ -140,7 +139,7 @@ impl Report {
         json!({
             "sound": self.is_sound(),
             "records_lost": self.records_lost(),
-            "previous_end": previous_end_name(self.previous_end),
+            "previous_end": BootEnd::from(self.previous_end).name(),
             "segments_checked": self.segments,
             "findings": findings,
         })

@@ -18,11 +18,11 @@ Examples:
 
 Exit codes: 0 everything taken in before is durable, 2 it is not, or no node runs.")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    place: PlaceArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -3,28 +3,22 @@
 //! Invariant: names are stable; programs read them.
 
 use jiff::tz::TimeZone;
-use lastgasp_client::{Event, Gap, GapCause, PreviousEnd};
+use lastgasp_client::{BootEnd, Event, Gap, GapCause};
 use serde_json::{Value, json};
 
 use crate::times;
 
-/// How a boot ended.
-pub(crate) fn previous_end_name(end: PreviousEnd) -> &'static str {
-    match end {
-        PreviousEnd::New => "new",
-        PreviousEnd::Clean => "clean",
-        PreviousEnd::Cut => "cut",
-        PreviousEnd::Rebuilt => "rebuilt",
-    }
-}
-
 /// How a boot ended, in words.
-pub(crate) fn previous_end_words(end: PreviousEnd) -> &'static str {
+pub(crate) fn end_words(end: BootEnd) -> &'static str {
     match end {
-        PreviousEnd::New => "there was none: the store is new",
-        PreviousEnd::Clean => "by a clean stop",
-        PreviousEnd::Cut => "without a clean stop: a power cut, a crash or a kill",
-        PreviousEnd::Rebuilt => "unknown: the manifest was lost and rebuilt",
+        BootEnd::New => "there was none: the store is new",
+        BootEnd::Clean => "by a clean stop",
+        BootEnd::Cut => "without a clean stop: a power cut, a crash or a kill",
+        BootEnd::Rebuilt => "unknown: the manifest was lost and rebuilt",
+        BootEnd::Running => "not yet: it runs",
+        BootEnd::LastGasp => "with the power, everything was saved before",
+        BootEnd::Watchdog => "by the watchdog",
+        _ => "in a way that is not known",
     }
 }
 
@@ -73,40 +67,41 @@ pub(crate) fn gap_words(gap: &Gap<'_>) -> String {
 
 pub(crate) fn event_json(event: &Event) -> Value {
     match event {
-        Event::Boot(origin) => json!({
+        Event::Boot { epoch, first_seq, clock, previous_end, torn_bytes } => json!({
             "event": "boot",
-            "epoch": origin.epoch,
-            "previous_end": previous_end_name(origin.previous_end),
-            "first_seq": origin.first_seq,
-            "durable_upto": origin.durable_upto,
-            "torn_bytes": origin.torn_bytes,
-            "clock_epoch": origin.anchor.clock_epoch,
-            "time": times::rfc3339(origin.anchor.wall_us),
-            "synchronised": origin.anchor.synchronised,
+            "epoch": epoch,
+            "previous_end": previous_end.name(),
+            "first_seq": first_seq,
+            "torn_bytes": torn_bytes,
+            "clock_epoch": clock.clock_epoch,
+            "time": times::rfc3339(clock.wall_us),
+            "synchronised": clock.synchronised,
         }),
-        Event::Close(close) => json!({ "event": "close", "next_seq": close.next_seq }),
+        Event::Close { next_seq } => json!({ "event": "close", "next_seq": next_seq }),
+        Event::Unknown(kind) => json!({ "event": "unknown", "kind": kind }),
     }
 }
 
 pub(crate) fn event_words(event: &Event, zone: &TimeZone) -> String {
     match event {
-        Event::Boot(origin) => {
-            let mut words = format!("boot {}", origin.epoch);
-            if let Some(time) = times::listed(origin.anchor.wall_us, zone) {
+        Event::Boot { epoch, clock, previous_end, torn_bytes, .. } => {
+            let mut words = format!("boot {epoch}");
+            if let Some(time) = times::listed(clock.wall_us, zone) {
                 words += &format!(", {time}");
             }
-            words += &match origin.previous_end {
-                PreviousEnd::New => "; the store is new".to_owned(),
-                end => format!("; the one before ended {}", previous_end_words(end)),
+            words += &match previous_end {
+                BootEnd::New => "; the store is new".to_owned(),
+                end => format!("; the one before ended {}", end_words(*end)),
             };
-            if origin.torn_bytes > 0 {
-                words += &format!("; {} bytes were torn", origin.torn_bytes);
+            if *torn_bytes > 0 {
+                words += &format!("; {torn_bytes} bytes were torn");
             }
-            if !origin.anchor.synchronised {
+            if !clock.synchronised {
                 words += "; the clock was not synchronised";
             }
             words
         }
-        Event::Close(_) => "clean stop".to_owned(),
+        Event::Close { .. } => "clean stop".to_owned(),
+        Event::Unknown(kind) => format!("an event of kind {kind}, which a newer version knows"),
     }
 }

@@ -8,14 +8,14 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lastgasp_client::{Boots, Entry, Flow};
+use lastgasp_client::{Entry, Flow};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde_json::json;
 
 use crate::check::bar;
 use crate::entries::{event_json, gap_json};
-use crate::journal;
+use crate::journal::Journal;
 use crate::json::RecordJson;
 use crate::place::{PlaceArgs, note};
 use crate::select::SelectArgs;
@@ -37,10 +37,6 @@ Examples:
 
 Exit codes: 0 done, 2 it could not be done.")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    place: PlaceArgs,
-    #[command(flatten)]
-    select: SelectArgs,
     /// What is written.
     #[arg(short, long, value_name = "FORMAT", default_value = "jsonl")]
     output: Output,
@@ -50,6 +46,10 @@ pub(crate) struct Args {
     /// Replace the file if it is there.
     #[arg(long, requires = "write")]
     force: bool,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -127,12 +127,14 @@ fn export(args: &Args, out: &mut impl Write) -> Result<u64> {
     let mut client = args.place.open()?;
     let selection = args.select.select(&mut client, false)?;
     let end = client.next_seq()?;
-    let is_journal = args.output == Output::JournalExport;
-    let (boots, identity) = if is_journal { (client.boots()?, client.identity()?) } else { (Boots::default(), 0) };
+    let mut journal = match args.output {
+        Output::JournalExport => Some(Journal::new(client.identity()?, client.boots()?, selection.wanted.clone())),
+        Output::Jsonl => None,
+    };
     let shows_bar = args.write.is_some() || !io::stdout().is_terminal();
     let (mut records, mut bar_of_export) = (0, None);
     let first = selection.query.from;
-    client.read(&selection.query, &mut |entry, _| {
+    client.read(&selection.query, &mut |entry, look| {
         let value = match &entry {
             Entry::Record(record) => {
                 let bar = bar_of_export.get_or_insert_with(|| {
@@ -141,13 +143,10 @@ fn export(args: &Args, out: &mut impl Write) -> Result<u64> {
                     (record.seq, bar(length, "exporting", if is_long { u64::MAX } else { 0 }))
                 });
                 bar.1.set_position(record.seq.saturating_sub(bar.0.max(first)));
-                if !(selection.wanted.stream(record.stream) && selection.wanted.body(record.body)) {
-                    return Ok(Flow::On);
-                }
-                records += 1;
-                if is_journal {
-                    journal::write(out, record, identity, &boots)?;
-                } else {
+                if let Some(journal) = &mut journal {
+                    records += u64::from(journal.entry(out, record, look)?);
+                } else if selection.wanted.stream(record.stream) && selection.wanted.body(record.body) {
+                    records += 1;
                     serde_json::to_writer(&mut *out, &RecordJson(record)).map_err(io::Error::from)?;
                     out.write_all(b"\n")?;
                 }
@@ -156,7 +155,7 @@ fn export(args: &Args, out: &mut impl Write) -> Result<u64> {
             Entry::Gap(gap) => json!({ "gap": gap_json(gap) }),
             Entry::Event(event) => event_json(event),
         };
-        if !is_journal {
+        if journal.is_none() {
             writeln!(out, "{value}")?;
         }
         Ok(Flow::On)

@@ -29,8 +29,6 @@ Examples:
 
 Exit codes: 0 nothing was lost, but for what was dropped as the oldest; 1 something was; 2 it could not be done.")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    place: PlaceArgs,
     /// Read every record, to find damage that nobody has met yet.
     #[arg(long)]
     scan: bool,
@@ -40,6 +38,8 @@ pub(crate) struct Args {
     /// Show times in UTC, not in local time.
     #[arg(long)]
     utc: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 /// `true` if nothing was lost.

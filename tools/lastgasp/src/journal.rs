@@ -1,13 +1,17 @@
 //! Records in the journal's export format (<https://systemd.io/JOURNAL_EXPORT_FORMATS>).
 //!
-//! Invariants: what the journal gave comes out as it was, byte for byte, whatever it holds; what did not come from a
-//! journal gets the fields that one must have; a field's name is one that the journal takes.
+//! Invariants: what the journal gave comes out as it was, byte for byte, whatever it holds, and also what was kept in
+//! parts as one entry; what did not come from a journal gets the fields that one must have; a field's name is one that
+//! the journal takes.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
-use lastgasp_client::{Boots, Record, Value};
+use lastgasp_client::{Boots, Flow, Lookup, Record, Value};
 
 use crate::json::{OneValue, hex};
+use crate::lines::parts;
+use crate::select::Wanted;
 use crate::severity;
 
 /// Fields that say where and when an entry is; they stand in front, once.
@@ -15,42 +19,114 @@ const ADDRESS: [&str; 4] = ["__CURSOR", "__REALTIME_TIMESTAMP", "__MONOTONIC_TIM
 /// Longest name of a field.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Writes a record as an entry, with the empty line that ends it.
-pub(crate) fn write(out: &mut impl Write, record: &Record<'_>, store_id: u64, boots: &Boots) -> io::Result<()> {
-    let given = |name: &str| {
-        record.fields().get(name).and_then(|value| match value {
+/// Writes records as entries.
+pub(crate) struct Journal {
+    store_id: u64,
+    boots: Boots,
+    wanted: Wanted,
+    /// By stream: records up to this one were looked at, as parts of an entry.
+    joined: HashMap<String, u64>,
+}
+
+impl Journal {
+    pub(crate) fn new(store_id: u64, boots: Boots, wanted: Wanted) -> Self {
+        Self { store_id, boots, wanted, joined: HashMap::new() }
+    }
+
+    /// Writes a record as an entry, with the empty line that ends it, and with it all its further parts; `false` if it
+    /// is not wanted, or was written before as a part.
+    pub(crate) fn entry(
+        &mut self,
+        out: &mut impl Write,
+        record: &Record<'_>,
+        look: &mut dyn Lookup,
+    ) -> io::Result<bool> {
+        if !self.wanted.stream(record.stream) {
+            return Ok(false);
+        }
+        if self.joined.get(record.stream).is_some_and(|upto| record.seq <= *upto) {
+            return Ok(false);
+        }
+        let (mut bytes, mut is_wanted) = (record.body.len() as u64, self.wanted.body(record.body));
+        let mut last = None;
+        if record.continued {
+            parts(look, record.stream, record.seq.saturating_add(1), &mut |part| {
+                bytes = bytes.saturating_add(part.body.len() as u64);
+                is_wanted |= self.wanted.body(part.body);
+                last = Some(part.seq);
+                Ok(Flow::On)
+            })?;
+        }
+        if let Some(last) = last {
+            self.joined.insert(record.stream.to_owned(), last);
+        }
+        if !is_wanted {
+            return Ok(false);
+        }
+        self.head(out, record)?;
+        match last {
+            // An entry without a message has an empty body.
+            None if record.body.is_empty() && !record.field_bytes.is_empty() => {}
+            None => line(out, "MESSAGE", record.body)?,
+            Some(last) => {
+                out.write_all(b"MESSAGE\n")?;
+                out.write_all(&bytes.to_le_bytes())?;
+                out.write_all(record.body)?;
+                let mut left = bytes.saturating_sub(record.body.len() as u64);
+                parts(look, record.stream, record.seq.saturating_add(1), &mut |part| {
+                    left = left.saturating_sub(part.body.len() as u64);
+                    out.write_all(part.body)?;
+                    Ok(if part.seq >= last { Flow::Stop } else { Flow::On })
+                })?;
+                if left > 0 {
+                    return Err(io::Error::other("the store dropped records while they were read; export again"));
+                }
+                out.write_all(b"\n")?;
+            }
+        }
+        fields(out, record)?;
+        Ok(true)
+    }
+
+    /// Where and when the entry is.
+    fn head(&self, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+        let given = |name: &str| match record.fields().get(name)? {
             Value::Str(text) if is_line(text.as_bytes()) => Some(text.to_owned()),
             Value::U64(number) => Some(number.to_string()),
             _ => None,
-        })
-    };
-    let boot = boots.of(record.seq).map_or(0, |boot| boot.epoch);
-    let boot_id =
-        given("_BOOT_ID").unwrap_or_else(|| format!("{store_id:016x}{:016x}", u64::from(boot) | 0x4000 << 48));
-    let real = record.received_us.or(record.event_time_us).and_then(|us| u64::try_from(us).ok());
-    let real = real.unwrap_or(record.received_offset_us);
-    let mono = record.received_offset_us;
-    let cursor = || {
-        let seq = record.seq;
-        format!("s={store_id:032x};i={seq:x};b={boot_id};m={mono:x};t={real:x};x={:x}", store_id ^ seq)
-    };
-    line(out, "__CURSOR", given("__CURSOR").unwrap_or_else(cursor).as_bytes())?;
-    line(out, "__REALTIME_TIMESTAMP", given("__REALTIME_TIMESTAMP").unwrap_or_else(|| real.to_string()).as_bytes())?;
-    line(out, "__MONOTONIC_TIMESTAMP", given("__MONOTONIC_TIMESTAMP").unwrap_or_else(|| mono.to_string()).as_bytes())?;
-    line(out, "_BOOT_ID", boot_id.as_bytes())?;
-    // An entry without a message has an empty body.
-    if !record.body.is_empty() || record.field_bytes.is_empty() {
-        line(out, "MESSAGE", record.body)?;
+        };
+        let number = |name: &str| given(name)?.parse::<u64>().ok();
+        let boot_id = given("_BOOT_ID").unwrap_or_else(|| {
+            let boot = self.boots.of(record.seq).map_or(0, |boot| boot.epoch);
+            format!("{:016x}{:016x}", self.store_id, u64::from(boot) | 0x4000 << 48)
+        });
+        let received = record.received_us.or(record.event_time_us).and_then(|us| u64::try_from(us).ok());
+        let real = number("__REALTIME_TIMESTAMP").or(received).unwrap_or(record.received_offset_us);
+        let mono = number("__MONOTONIC_TIMESTAMP").unwrap_or(record.received_offset_us);
+        let cursor = given("__CURSOR").unwrap_or_else(|| {
+            let (id, seq) = (self.store_id, record.seq);
+            format!("s={id:032x};i={seq:x};b={boot_id};m={mono:x};t={real:x};x={:x}", id ^ seq)
+        });
+        line(out, "__CURSOR", cursor.as_bytes())?;
+        line(out, "__REALTIME_TIMESTAMP", real.to_string().as_bytes())?;
+        line(out, "__MONOTONIC_TIMESTAMP", mono.to_string().as_bytes())?;
+        line(out, "_BOOT_ID", boot_id.as_bytes())
     }
+}
+
+fn fields(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let has = |name: &str| record.fields().any(|(key, _)| key == name);
-    if let Some(priority) = severity::syslog(record.severity).filter(|_| !has("PRIORITY")) {
-        line(out, "PRIORITY", priority.to_string().as_bytes())?;
-    }
-    if !has("SYSLOG_IDENTIFIER") && !has("_SYSTEMD_UNIT") && !has("_TRANSPORT") {
-        line(out, "SYSLOG_IDENTIFIER", record.stream.as_bytes())?;
-    }
-    if let Some(time) = record.event_time_us.filter(|_| !has("_SOURCE_REALTIME_TIMESTAMP") && !has("_TRANSPORT")) {
-        line(out, "_SOURCE_REALTIME_TIMESTAMP", time.to_string().as_bytes())?;
+    // What the journal gave is complete.
+    if !has("__REALTIME_TIMESTAMP") {
+        if let Some(priority) = severity::syslog(record.severity).filter(|_| !has("PRIORITY")) {
+            line(out, "PRIORITY", priority.to_string().as_bytes())?;
+        }
+        if !has("SYSLOG_IDENTIFIER") {
+            line(out, "SYSLOG_IDENTIFIER", record.stream.as_bytes())?;
+        }
+        if let Some(time) = record.event_time_us.filter(|_| !has("_SOURCE_REALTIME_TIMESTAMP")) {
+            line(out, "_SOURCE_REALTIME_TIMESTAMP", time.to_string().as_bytes())?;
+        }
     }
     if let Some(trace) = record.trace {
         line(out, "TRACE_ID", hex(&trace.trace_id).as_bytes())?;
@@ -58,9 +134,6 @@ pub(crate) fn write(out: &mut impl Write, record: &Record<'_>, store_id: u64, bo
     }
     for (name, value) in record.fields().filter(|(name, _)| !ADDRESS.contains(name)) {
         field(out, name, value)?;
-    }
-    if record.continued {
-        line(out, "LASTGASP_CONTINUED", b"1")?;
     }
     line(out, "LASTGASP_STREAM", record.stream.as_bytes())?;
     line(out, "LASTGASP_SEQ", record.seq.to_string().as_bytes())?;

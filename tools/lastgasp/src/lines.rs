@@ -13,7 +13,7 @@ use crate::select::Wanted;
 
 /// Looks at the parts of a stream's line from a number on, up to its end or to where it breaks off; `take` says whether
 /// to go on.
-fn parts(
+pub(crate) fn parts(
     look: &mut dyn Lookup,
     stream: &str,
     from: u64,

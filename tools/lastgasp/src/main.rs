@@ -56,8 +56,8 @@ Examples:
   lastgasp status
   lastgasp check --store /dev/mmcblk0p3 && echo sound
 
-Without --store, --socket or --root, the running node is asked by its socket; without one, the store at its usual
-place is read. A node that is silent for 2 seconds is passed by: its store is read then.
+Without --store, --socket or --root, the running node is asked by its socket; if none runs, the
+store at its usual place is read. A node that is silent for 2 seconds is passed by in the same way.
 
 Exit codes:
   0  done; check: the store is sound; gaps: nothing was lost

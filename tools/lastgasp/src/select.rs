@@ -115,8 +115,8 @@ impl SelectArgs {
         let known = client.streams()?;
         let (mut names, mut globs) = (Vec::new(), GlobSetBuilder::new());
         for asked in &self.streams {
-            // As in journalctl, a unit may be named without its suffix.
-            let service = format!("{asked}.service");
+            // As in journalctl, a unit may be named with its suffix or without.
+            let service = asked.strip_suffix(".service").map_or_else(|| format!("{asked}.service"), str::to_owned);
             let is_known = |name: &str| name == "other" || known.iter().any(|known| known == name);
             if is_known(asked) {
                 names.push(asked.clone());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
-use lastgasp_client::{Client, FileSource, Writer};
+use lastgasp_client::{BootEnd, Client, FileSource, Writer};
 use lastgasp_core::catalog::Catalog;
 use lastgasp_core::format::edit::SegmentUse;
 use lastgasp_core::format::events::PreviousEnd;
@@ -18,7 +18,7 @@ use lastgasp_hal_linux::MediumKind;
 use serde_json::{Value, json};
 
 use crate::check::Output;
-use crate::entries::{previous_end_name, previous_end_words};
+use crate::entries::end_words;
 use crate::look::{clean, clean_json};
 use crate::place::PlaceArgs;
 use crate::{size, times};
@@ -32,11 +32,11 @@ Examples:
 
 Exit codes: 0 done, 2 it could not be done.")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    place: PlaceArgs,
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 struct Status {
@@ -205,7 +205,7 @@ impl Status {
             },
             "durable_upto": r.durable_upto,
             "next_seq": r.next_seq,
-            "last_boot": { "epoch": r.epoch.saturating_sub(1), "ended": previous_end_name(r.previous_end) },
+            "last_boot": { "epoch": r.epoch.saturating_sub(1), "ended": BootEnd::from(r.previous_end).name() },
             "edit_no": self.edit_no,
             "segments": {
                 "log": s.log,
@@ -228,7 +228,7 @@ impl Status {
                 "synchronised": anchor.synchronised,
             })).collect::<Vec<_>>(),
             "recovery": {
-                "previous_end": previous_end_name(r.previous_end),
+                "previous_end": BootEnd::from(r.previous_end).name(),
                 "adopted_upto": r.adopted_upto,
                 "segments_read": r.segments_read,
                 "frames": r.frames,
@@ -274,7 +274,7 @@ impl Status {
         )?;
         match r.previous_end {
             PreviousEnd::New => writeln!(out, "last boot  none: the store is new")?,
-            end => writeln!(out, "last boot  {}, ended {}", r.epoch.saturating_sub(1), previous_end_words(end))?,
+            end => writeln!(out, "last boot  {}, ended {}", r.epoch.saturating_sub(1), end_words(end.into()))?,
         }
         writeln!(
             out,

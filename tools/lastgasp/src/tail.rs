@@ -10,17 +10,17 @@ use std::time::Duration;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
 use jiff::tz::TimeZone;
-use lastgasp_client::{Boots, Client, Entry, Error, Event, Flow, Lookup, Query, Record};
+use lastgasp_client::{Client, Entry, Error, Event, Flow, Lookup, Query, Record};
 use serde_json::json;
 
 use crate::entries::{event_json, gap_json};
-use crate::journal;
+use crate::journal::Journal;
 use crate::json::RecordJson;
 use crate::lines::{Backward, Forward};
 use crate::look::{Look, Stamp, clean_json};
 use crate::pager::Out;
 use crate::place::PlaceArgs;
-use crate::select::{SelectArgs, Selection};
+use crate::select::{SelectArgs, Selection, Wanted};
 
 /// How many lines are printed if nothing else is asked for.
 const LINES: u64 = 10;
@@ -34,26 +34,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Prints records, with gaps and boots in their place.
 ///
 /// Without -n, --all, --since or -b the last 10 lines are printed; on a terminal the last 1000, in a pager at its end.
-/// Everything is only read, while a node runs too. Lines that were kept in parts are joined again, but by -o json and
-/// export.
+/// Everything is only read, while a node runs too. Lines that were kept in parts are joined again, but by -o json.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lastgasp tail -f                                       what comes in from now on
   lastgasp tail -b -p warning                            warnings and worse of the running boot
   lastgasp tail -u ssh -u 'app-*' --since today -g fail  today's failures of some streams
-  lastgasp tail --store card.img --all -o cat            every body of a card's image, byte for byte
-  lastgasp tail --root /mnt -n 100 -o json               of a card that is mounted, one object a line
+  lastgasp tail --store card.img --all -o cat            every body of a card, byte for byte
+  lastgasp tail --root /mnt -n 100 -o json               of a card that is mounted, as JSON
 
-JSON: an object a line with seq, stream, received, time, severity (1 to 24), body (or body_base64), fields; events have
-event instead of seq; gaps are {\"gap\": {first_seq, last_seq, exact, cause}}.
+JSON: an object a line with seq, stream, received, time, severity (1 to 24), body (or body_base64) and
+fields; events have event instead of seq; gaps are {\"gap\": {first_seq, last_seq, exact, cause}}.
 
 Exit codes: 0 done, 2 it could not be done.")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    place: PlaceArgs,
-    #[command(flatten)]
-    select: SelectArgs,
     /// Everything, from the oldest record on.
     #[arg(long, visible_alias = "no-tail", conflicts_with = "lines")]
     all: bool,
@@ -75,6 +70,10 @@ pub(crate) struct Args {
     /// No pager on a terminal ($LASTGASP_PAGER, else $PAGER, else less).
     #[arg(long)]
     no_pager: bool,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -109,13 +108,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         zone: if args.utc { TimeZone::UTC } else { TimeZone::system() },
         marked: selection.wanted.grep.clone(),
     };
-    let boots = if args.output == Output::Export { client.boots()? } else { Boots::default() };
-    let identity = client.identity()?;
+    let journal = match args.output {
+        Output::Export => Some(Journal::new(client.identity()?, client.boots()?, selection.wanted.clone())),
+        _ => None,
+    };
     let out = if paged { Out::paged(lines == Some(LINES_IN_PAGER)) } else { Out::stdout() };
+    let wanted = selection.wanted.clone();
     let tail = Tail { client, selection, lines };
     match args.output {
         Output::Json | Output::Export => {
-            let objects = Objects { out, terminal, look, boots, identity, export: args.output == Output::Export };
+            let objects = Objects { out, terminal, look, wanted, journal };
             if args.reverse { tail.objects_backward(objects) } else { tail.objects(objects, args.follow) }
         }
         _ if args.reverse => tail.backward(look, out),
@@ -189,32 +191,24 @@ impl Tail {
     fn objects(mut self, mut objects: Objects, follow: bool) -> Result<()> {
         let from = self.find_start(false)?.from;
         let query = Query { from, ..self.selection.query.clone() };
-        let wanted = self.selection.wanted.clone();
         if self.lines == Some(0) && !follow {
             return Ok(());
         }
         self.read_on(query, follow, &mut |step| match step {
-            Step::Entry(Entry::Record(record), _) if !(wanted.stream(record.stream) && wanted.body(record.body)) => {
-                Ok(())
-            }
-            Step::Entry(entry, _) => objects.entry(entry),
+            Step::Entry(entry, look) => objects.entry(entry, look).map(|_| ()),
             Step::CaughtUp => objects.out.flush(),
         })
     }
 
     fn objects_backward(mut self, mut objects: Objects) -> Result<()> {
         let query = Query { reverse: true, ..self.selection.query.clone() };
-        let wanted = self.selection.wanted.clone();
         let mut left = self.lines.unwrap_or(u64::MAX);
         if left > 0 {
-            self.client.read(&query, &mut |entry, _| {
-                if let Entry::Record(record) = &entry {
-                    if !(wanted.stream(record.stream) && wanted.body(record.body)) {
-                        return Ok(Flow::On);
-                    }
+            self.client.read(&query, &mut |entry, look| {
+                let shown = objects.entry(&entry, look)?;
+                if shown && matches!(entry, Entry::Record(_)) {
                     left -= 1;
                 }
-                objects.entry(&entry)?;
                 Ok(if left == 0 { Flow::Stop } else { Flow::On })
             })?;
         }
@@ -228,11 +222,11 @@ impl Tail {
         loop {
             query.from = self.client.read(&query, &mut |entry, look| {
                 match &entry {
-                    Entry::Event(Event::Boot(origin)) if origin.epoch <= boot => return Ok(Flow::On),
-                    Entry::Event(Event::Boot(origin)) => boot = origin.epoch,
-                    Entry::Event(Event::Close(close)) if close.next_seq <= stop => return Ok(Flow::On),
-                    Entry::Event(Event::Close(close)) => stop = close.next_seq,
-                    Entry::Record(_) | Entry::Gap(_) => {}
+                    Entry::Event(Event::Boot { epoch, .. }) if *epoch <= boot => return Ok(Flow::On),
+                    Entry::Event(Event::Boot { epoch, .. }) => boot = *epoch,
+                    Entry::Event(Event::Close { next_seq }) if *next_seq <= stop => return Ok(Flow::On),
+                    Entry::Event(Event::Close { next_seq }) => stop = *next_seq,
+                    Entry::Record(_) | Entry::Gap(_) | Entry::Event(Event::Unknown(_)) => {}
                 }
                 take(Step::Entry(&entry, look))?;
                 Ok(Flow::On)
@@ -316,30 +310,35 @@ struct Objects {
     out: Out,
     terminal: bool,
     look: Look,
-    boots: Boots,
-    identity: u64,
-    export: bool,
+    wanted: Wanted,
+    /// For the journal's format.
+    journal: Option<Journal>,
 }
 
 impl Objects {
-    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
-        if self.export {
-            let Entry::Record(record) = entry else { return Ok(()) };
-            let mut bytes = Vec::new();
-            journal::write(&mut bytes, record, self.identity, &self.boots)?;
-            if self.terminal {
-                let shown = Record { body: &bytes, ..*record };
-                return self.look.body(&mut self.out, &shown);
+    /// Prints an entry; `false` if it is not wanted.
+    fn entry(&mut self, entry: &Entry<'_>, look: &mut dyn Lookup) -> io::Result<bool> {
+        let json = match (entry, &mut self.journal) {
+            (Entry::Record(record), Some(journal)) if self.terminal => {
+                let mut bytes = Vec::new();
+                let is_shown = journal.entry(&mut bytes, record, look)?;
+                self.look.body(&mut self.out, &Record { body: &bytes, ..*record })?;
+                return Ok(is_shown);
             }
-            return self.out.write_all(&bytes);
-        }
-        let json = match entry {
-            Entry::Record(record) => serde_json::to_string(&RecordJson(record)),
-            Entry::Gap(gap) => serde_json::to_string(&json!({ "gap": gap_json(gap) })),
-            Entry::Event(event) => serde_json::to_string(&event_json(event)),
+            (Entry::Record(record), Some(journal)) => return journal.entry(&mut self.out, record, look),
+            (_, Some(_)) => return Ok(false),
+            (Entry::Record(record), None) => {
+                if !(self.wanted.stream(record.stream) && self.wanted.body(record.body)) {
+                    return Ok(false);
+                }
+                serde_json::to_string(&RecordJson(record))
+            }
+            (Entry::Gap(gap), None) => serde_json::to_string(&json!({ "gap": gap_json(gap) })),
+            (Entry::Event(event), None) => serde_json::to_string(&event_json(event)),
         };
         let json = json.map_err(io::Error::from)?;
         let json = if self.terminal { clean_json(&json) } else { json };
-        writeln!(self.out, "{json}")
+        writeln!(self.out, "{json}")?;
+        Ok(true)
     }
 }

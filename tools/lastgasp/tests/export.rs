@@ -20,9 +20,7 @@ fn mixed() -> TestStore {
         let (ssh, app) = (node.stream("ssh.service"), node.stream("app"));
         let mut out = [0; 1024];
         let mut fields = FieldsWriter::new(&mut out);
-        let cursor = "s=0a;i=1f;b=00112233445566778899aabbccddeeff;m=10;t=60a2;x=1";
         for (name, value) in [
-            ("__CURSOR", Value::Str(cursor)),
             ("__REALTIME_TIMESTAMP", Value::Str("1700000000000007")),
             ("__MONOTONIC_TIMESTAMP", Value::Str("12345")),
             ("_BOOT_ID", Value::Str("00112233445566778899aabbccddeeff")),
@@ -61,7 +59,8 @@ fn lines_are_those_of_tail() {
 fn an_entry_of_a_journal_comes_out_as_it_went_in() {
     let store = mixed();
     let bytes = store.bytes("export", &["-o", "journal-export", "-u", "ssh"]);
-    let mut want = b"__CURSOR=s=0a;i=1f;b=00112233445566778899aabbccddeeff;m=10;t=60a2;x=1\n\
+    let mut want = b"__CURSOR=s=00000000000000000000000000000007;i=1;b=00112233445566778899aabbccddeeff;m=3039;\
+        t=60a24181e4007;x=6\n\
         __REALTIME_TIMESTAMP=1700000000000007\n__MONOTONIC_TIMESTAMP=12345\n\
         _BOOT_ID=00112233445566778899aabbccddeeff\n"
         .to_vec();
@@ -85,6 +84,34 @@ fn a_record_of_a_program_gets_what_a_journal_needs() {
                 _SOURCE_REALTIME_TIMESTAMP=1700000000000009\nUSER_NAME=gr\u{fc}n\nTRIES=-3\nDEEP={\"k\":true}\n\
                 LASTGASP_STREAM=app\nLASTGASP_SEQ=2\n\n";
     assert_eq!(text, want);
+}
+
+#[test]
+fn an_entry_in_parts_is_one_entry() {
+    let store = TestStore::new(SMALLEST);
+    store.boot(|node| {
+        let (a, b) = (node.stream("a"), node.stream("b"));
+        let mut out = [0; 64];
+        let mut fields = FieldsWriter::new(&mut out);
+        fields.field("TAG", Value::Str("x")).unwrap();
+        let first = Row { continued: true, fields: fields.into_bytes(), ..row(a, b"one\n") };
+        for part in
+            [first, row(b, b"other"), Row { continued: true, ..row(a, b"two ") }, row(a, b"three"), row(a, b"next")]
+        {
+            node.append(&[part], &[]).unwrap();
+            node.commit().unwrap();
+        }
+        node.close().unwrap();
+    });
+    let bytes = store.bytes("export", &["-o", "journal-export"]);
+    let text = String::from_utf8(bytes).unwrap();
+    let entries: Vec<&str> = text.split("\n\n").collect();
+    assert_eq!(entries.len(), 4, "three entries and what is behind the last: {text:?}");
+    let whole = "MESSAGE\n\x0d\0\0\0\0\0\0\0one\ntwo three\nPRIORITY=6\nSYSLOG_IDENTIFIER=a\nTAG=x\nLASTGASP_STREAM=a";
+    assert!(entries[0].contains(whole), "{text:?}");
+    assert!(entries[1].contains("MESSAGE=other\n") && entries[2].contains("MESSAGE=next\n"), "{text:?}");
+    assert_eq!(store.text("export", &["-o", "journal-export", "-g", "three"]).matches("__CURSOR=").count(), 1);
+    assert!(store.text("export", &["-o", "journal-export", "-g", "three"]).contains("one\ntwo three\n"));
 }
 
 #[test]

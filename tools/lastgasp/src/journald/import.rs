@@ -24,23 +24,27 @@ pub(super) struct Cursor {
     sequence: String,
     number: u64,
     realtime_us: u64,
+    /// Only the first parts of the entry are kept.
+    is_partial: bool,
 }
 
 impl Cursor {
-    /// Reads `s=...;i=...;b=...;m=...;t=...;x=...`.
+    /// Reads `s=...;i=...;b=...;m=...;t=...;x=...`, in a store with a newline and how far the entry is kept behind it.
     pub(super) fn parse(text: &str) -> Option<Self> {
+        let (text, is_partial) = text.split_once('\n').map_or((text, false), |(cursor, _)| (cursor, true));
         let part = |key: &str| text.split(';').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
         let hex = |key: &str| u64::from_str_radix(part(key)?, 16).ok();
-        Some(Self { text: text.to_owned(), sequence: part("s")?.to_owned(), number: hex("i")?, realtime_us: hex("t")? })
+        let (sequence, number, realtime_us) = (part("s")?.to_owned(), hex("i")?, hex("t")?);
+        Some(Self { text: text.to_owned(), sequence, number, realtime_us, is_partial })
     }
 
     /// This place is that one or behind it.
     pub(super) fn has_reached(&self, other: &Self) -> bool {
-        if self.sequence == other.sequence {
-            self.number >= other.number
-        } else {
-            self.realtime_us >= other.realtime_us
-        }
+        let (this, that) = match self.sequence == other.sequence {
+            true => (self.number, other.number),
+            false => (self.realtime_us, other.realtime_us),
+        };
+        if self.is_partial { this > that } else { this >= that }
     }
 }
 
@@ -113,6 +117,8 @@ mod tests {
         assert!(cursor("a", 10, 0).has_reached(&cursor("a", 10, 0)));
         assert!(cursor("a", 1, 50).has_reached(&cursor("b", 99, 50)));
         assert!(!cursor("a", 99, 49).has_reached(&cursor("b", 1, 50)));
+        let partly = Cursor::parse("s=a;i=a;b=0;m=0;t=0;x=0\n4096").unwrap();
+        assert!(!partly.has_reached(&cursor("a", 10, 0)) && partly.has_reached(&cursor("a", 9, 0)));
         for text in ["", "s=a", "s=a;i=x;t=1", "i=1;t=1", "x"] {
             assert_eq!(Cursor::parse(text), None, "{text}");
         }
