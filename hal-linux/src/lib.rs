@@ -34,7 +34,7 @@ pub use geometry::{
     TORN_UNIT_DEFAULT, choose_geometry, choose_geometry_with,
 };
 pub use medium::MediumKind;
-pub use memory::{ScanBuffers, StoreMemory};
+pub use memory::{ScanBuffers, SnapshotMemory, StoreMemory};
 pub use open::OpenOptions;
 pub use open_error::OpenError;
 pub use storage::{FileStorage, OpenReport};

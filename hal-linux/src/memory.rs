@@ -103,6 +103,43 @@ impl StoreMemory {
     }
 }
 
+/// Memory of a copy of a catalog, see [`lastgasp_core::snapshot`].
+#[derive(Debug)]
+pub struct SnapshotMemory {
+    entries: Vec<SegmentEntry>,
+    order: Vec<u32>,
+    gaps: Vec<Gap>,
+    clocks: Vec<ClockAnchor>,
+    streams: Vec<StreamSlot>,
+    names: Vec<u8>,
+}
+
+impl SnapshotMemory {
+    /// For copies of the catalog of a store of this shape, whose [`StoreMemory`] has room for so many named streams.
+    #[must_use]
+    pub fn new(geometry: &Geometry, streams: u16) -> Self {
+        let StoreMemory { entries, order, gaps, clocks, streams, names, .. } =
+            StoreMemory::with_streams(geometry, streams);
+        Self { entries, order, gaps, clocks, streams, names }
+    }
+
+    /// The slices, to take a copy into, or to look at one.
+    pub fn parts(&mut self) -> Memory<'_> {
+        Memory {
+            entries: &mut self.entries,
+            order: &mut self.order,
+            gaps: &mut self.gaps,
+            clocks: &mut self.clocks,
+            streams: &mut self.streams,
+            names: &mut self.names,
+            state: &mut [],
+            frame: &mut [],
+            chains: [&mut [], &mut []],
+            group: None,
+        }
+    }
+}
+
 /// Memory of a scan.
 #[derive(Debug)]
 pub struct ScanBuffers {

@@ -86,10 +86,10 @@ pub struct Record<'a> {
     pub boot: u32,
     /// Clock epoch it was received in.
     pub clock_epoch: u32,
-    /// When it was received: wall time if `has_wall`, else since its clock epoch began; microseconds.
-    pub received_us: i64,
-    /// The wall time of its clock epoch is known.
-    pub has_wall: bool,
+    /// When it was received: microseconds since its clock epoch began.
+    pub received_offset_us: u64,
+    /// Wall clock when its clock epoch began, if that is known: microseconds since 1970.
+    pub clock_wall_us: Option<i64>,
     /// That clock was synchronised.
     pub synchronised: bool,
     /// When it happened, as the sender said: microseconds since 1970.
@@ -106,7 +106,7 @@ impl Record<'_> {
     /// When it was received by the wall clock, if that is known: microseconds since 1970.
     #[must_use]
     pub fn received_wall_us(&self) -> Option<i64> {
-        self.has_wall.then_some(self.received_us)
+        self.clock_wall_us?.checked_add(i64::try_from(self.received_offset_us).ok()?)
     }
 }
 
@@ -399,13 +399,16 @@ impl<'a> Record<'a> {
     fn write(&self, w: &mut MessageWriter<'_>) -> Option<()> {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         let flags = flag(self.continued, RECORD_CONTINUED)
-            | flag(self.has_wall, RECORD_WALL)
+            | flag(self.clock_wall_us.is_some(), RECORD_WALL)
             | flag(self.synchronised, RECORD_SYNCHRONISED)
             | flag(self.event_time_us.is_some(), RECORD_EVENT_TIME)
             | flag(self.trace.is_some(), RECORD_TRACE);
         w.value(&(self.seq, self.stream, self.severity, flags))?;
         w.value(&(self.boot, self.clock_epoch))?;
-        w.value(&self.received_us)?;
+        w.value(&self.received_offset_us)?;
+        if let Some(wall) = self.clock_wall_us {
+            w.value(&wall)?;
+        }
         if let Some(time) = self.event_time_us {
             w.value(&time)?;
         }
@@ -419,7 +422,8 @@ impl<'a> Record<'a> {
 
     fn read(r: &mut ItemReader<'a>) -> Option<Self> {
         let (seq, stream, severity, flags): (u64, u16, u8, u8) = r.value()?;
-        let (boot, clock_epoch, received_us) = r.value()?;
+        let (boot, clock_epoch, received_offset_us) = r.value()?;
+        let clock_wall_us = if flags & RECORD_WALL == 0 { None } else { Some(r.value()?) };
         let event_time_us = if flags & RECORD_EVENT_TIME == 0 { None } else { Some(r.value()?) };
         let trace = if flags & RECORD_TRACE == 0 {
             None
@@ -435,8 +439,8 @@ impl<'a> Record<'a> {
             continued: flags & RECORD_CONTINUED != 0,
             boot,
             clock_epoch,
-            received_us,
-            has_wall: flags & RECORD_WALL != 0,
+            received_offset_us,
+            clock_wall_us,
             synchronised: flags & RECORD_SYNCHRONISED != 0,
             event_time_us,
             trace,

@@ -31,7 +31,7 @@ pub const VERSION: u8 = 1;
 /// The longest request on the line.
 pub const REQUEST_BYTES_MAX: usize = 384;
 /// What a record's message takes beside its body and fields, before framing.
-pub const RECORD_OVERHEAD_BYTES: usize = 96;
+pub const RECORD_OVERHEAD_BYTES: usize = 112;
 /// The longest message, before framing, that holds no record.
 pub const SMALL_MESSAGE_BYTES_MAX: usize = 640;
 

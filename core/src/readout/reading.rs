@@ -292,7 +292,6 @@ impl Reading {
 }
 
 fn as_sent<'b>(record: &scan::Record<'b>) -> Record<'b> {
-    let wall_us = record.received_wall_us();
     let row = &record.row;
     Record {
         seq: record.seq,
@@ -301,8 +300,8 @@ fn as_sent<'b>(record: &scan::Record<'b>) -> Record<'b> {
         continued: row.continued,
         boot: record.boot,
         clock_epoch: record.clock_epoch,
-        received_us: wall_us.unwrap_or(i64::try_from(row.received_us).unwrap_or(i64::MAX)),
-        has_wall: wall_us.is_some(),
+        received_offset_us: row.received_us,
+        clock_wall_us: record.clock.map(|clock| clock.wall_us),
         synchronised: record.clock.is_some_and(|clock| clock.synchronised),
         event_time_us: row.event_time_us,
         trace: row.trace,

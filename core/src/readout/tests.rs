@@ -24,8 +24,8 @@ fn record() -> Record<'static> {
         continued: true,
         boot: 2,
         clock_epoch: 2,
-        received_us: 1_700_000_000_000_000,
-        has_wall: true,
+        received_offset_us: 5,
+        clock_wall_us: Some(1_700_000_000_000_000),
         synchronised: true,
         event_time_us: Some(-1),
         trace: Some(TraceContext { trace_id: [0xAA; 16], span_id: [0; 8] }),
@@ -116,8 +116,8 @@ fn the_bytes_are_those_of_the_specification() {
     let len = requests()[7].write(300, &mut out).unwrap();
     let read = "2507ac02058407010af0a2040104737368640d0109018080f28183898506b0ea01b628099800";
     assert_eq!(hex(&out[..len]), read);
-    let sent = "2587ac0202e80703111f02028080f2818389850601aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa010101\
-                  01010101070668656c6c6f0403016b05a52f626600";
+    let sent = "2687ac0202e80703111f0202058080f2818389850601aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0101\
+                  0101010101070668656c6c6f0403016b05994670bb00";
     assert_eq!(hex(&wire(&Answer::Record(record()))), sent);
     assert_eq!(hex(&wire(&answers()[3])), "0784ac0202050908040104c6cc473800");
     assert_eq!(hex(&wire(&answers()[14])), "0c8fac02020c0128108f9b8600");
@@ -166,7 +166,8 @@ fn the_largest_messages_keep_to_the_stated_sizes() {
             stream: u16::MAX,
             boot: u32::MAX,
             clock_epoch: u32::MAX,
-            received_us: i64::MIN,
+            received_offset_us: u64::MAX,
+            clock_wall_us: Some(i64::MIN),
             event_time_us: Some(i64::MIN),
             trace: Some(TraceContext { trace_id: [1; 16], span_id: [1; 8] }),
             body: &body,

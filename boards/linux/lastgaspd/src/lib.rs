@@ -2,9 +2,9 @@
 //!
 //! What a line goes through: a thread of [`sources`] reads it into a [`parcel`] of the [`queue`]; the [`writer`] puts
 //! it by the rules of the [`policy`] into the node ([`lastgasp_core::node`]), which says when to sync; another thread
-//! syncs; the [`acks`] tell who waits. What has to be dropped is counted by [`drops`] and becomes a gap. The rest is
-//! around it: [`cli`], [`opening`] of the store, [`stop`] by signals, [`clock`], a [`view`] of the running node, and
-//! [`run`], which joins them.
+//! syncs; the [`acks`] tell who waits. What has to be dropped is counted by [`drops`] and becomes a gap. Who wants to
+//! read asks the [`api`]. The rest is around it: [`cli`], [`opening`] of the store, [`stop`] by signals, [`clock`], a
+//! [`view`] of the running node, and [`run`], which joins them.
 //!
 //! Invariants of the whole crate: memory is bounded, whatever is sent; one thread owns the store; a stop that is asked
 //! for loses nothing that was read; every message says what is wrong and what to do.
@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod acks;
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -87,6 +87,15 @@ impl<E> Handle<E> {
         seen.recv().map_err(|_| Closed)
     }
 
+    /// Has `see` look at the node as soon as the writer gets to it, and does not wait. If the writer goes before that,
+    /// it is dropped.
+    ///
+    /// # Errors
+    /// The writer has gone.
+    pub fn look_later(&self, see: impl FnOnce(&View<'_, '_>) + Send + 'static) -> Result<(), Closed> {
+        self.events.send(Event::Look(Look(Box::new(see)))).map_err(|_| Closed)
+    }
+
     /// Makes everything durable that sources had sent before; returns its last number.
     ///
     /// # Errors
