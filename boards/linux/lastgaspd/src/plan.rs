@@ -15,7 +15,7 @@ use crate::cli::Cli;
 use crate::config::{Config, Switch};
 use crate::say;
 use crate::sources::stdin::{self, Lines};
-use crate::sources::{Context, listen, syslog};
+use crate::sources::{Context, journald, listen, syslog};
 use crate::supervisor::{Plan, Wanted};
 
 /// What the node was started with.
@@ -82,11 +82,22 @@ pub fn sources<E: Send + 'static>(means: Means) -> Plan<E> {
             Switch::On => true,
             Switch::Off => false,
         };
+        if runs(config.sources.journald.enabled) {
+            wanted.extend(of_journald(config));
+        }
         if runs(config.sources.syslog.enabled) {
             wanted.extend(of_syslog(config));
         }
         wanted
     })
+}
+
+fn of_journald<E: Send + 'static>(config: &Config) -> Option<Wanted<E>> {
+    let options = journald::Options::from(&config.sources.journald);
+    if config.sources.journald.enabled == Switch::Auto && journald::unavailable(&options).is_some() {
+        return None;
+    }
+    Some(lasting("journald", &config.sources.journald, move |context| journald::run(&options, &context)))
 }
 
 fn of_syslog<E: Send + 'static>(config: &Config) -> Vec<Wanted<E>> {
