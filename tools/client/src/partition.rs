@@ -290,4 +290,39 @@ mod tests {
         assert_eq!((at(0), at(4096)), (Some(FileSystem::Ext), Some(FileSystem::Fat)));
         assert_eq!((at(65_536), at(8192)), (Some(FileSystem::Btrfs), None));
     }
+
+    #[test]
+    fn whatever_the_bytes_are_partitions_lie_inside_the_disk() {
+        const SIZE: usize = 64 << 10;
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        println!("seed {state:#x}");
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for round in 0..2000 {
+            let mut bytes: Vec<u8> = (0..SIZE / 8).flat_map(|_| random().to_le_bytes()).collect();
+            for sector in bytes.chunks_exact_mut(512) {
+                // Small numbers and right marks lead deeper.
+                for entry in sector[446..510].chunks_exact_mut(16) {
+                    entry[0] &= 0x80;
+                    entry[4] = [0, 0x05, 0x83, 0xEE, 0x0F][usize::from(entry[4] % 5)];
+                    entry[9..12].fill(0);
+                }
+                sector[510..].copy_from_slice(&[0x55, 0xAA]);
+            }
+            if round % 2 == 0 {
+                bytes[512..520].copy_from_slice(b"EFI PART");
+                bytes[512 + 72..512 + 80].copy_from_slice(&(random() % 200).to_le_bytes());
+                bytes[512 + 84..512 + 88].copy_from_slice(&128_u32.to_le_bytes());
+            }
+            let disk = disk(SIZE as u64, &[(0, &bytes)]);
+            for Partition { start, len_bytes, .. } in partitions(&disk, SIZE as u64).unwrap() {
+                assert!(len_bytes > 0 && start.checked_add(len_bytes).unwrap() <= SIZE as u64, "round {round}");
+                file_system(&disk, start).unwrap();
+            }
+        }
+    }
 }

@@ -94,13 +94,21 @@ fn directory(variable: &str) -> Option<PathBuf> {
 
 /// Where the socket of a node may be: that of this user's, then that of the machine's.
 fn sockets() -> Vec<PathBuf> {
-    let own = directory("XDG_RUNTIME_DIR").map(|directory| directory.join("lastgasp/lastgasp.sock"));
+    let own = match directory("XDG_RUNTIME_DIR") {
+        Some(directory) => Some(directory.join("lastgasp/lastgasp.sock")),
+        // Without a session, it is beside the store.
+        None => own_store().map(|store| store.with_extension("sock")),
+    };
     own.into_iter().chain([PathBuf::from(SOCKET_DEFAULT)]).collect()
 }
 
 /// Where the store of a node may be: that of this user's, then that of the machine's.
 fn stores() -> Vec<PathBuf> {
+    own_store().into_iter().chain([PathBuf::from(STORE_DEFAULT)]).collect()
+}
+
+/// The store of a node that this user started.
+fn own_store() -> Option<PathBuf> {
     let state = directory("XDG_STATE_HOME").or_else(|| directory("HOME").map(|home| home.join(".local/state")));
-    let own = state.map(|state| state.join("lastgasp/store.lg"));
-    own.into_iter().chain([PathBuf::from(STORE_DEFAULT)]).collect()
+    state.map(|state| state.join("lastgasp/store.lg"))
 }
