@@ -241,8 +241,10 @@ impl Reading {
             });
         }
         // The events behind the last record of a window that waits come with the next one.
-        let moved_on = Some(scan.position()) != self.start;
-        let limited = self.records_left == Some(0) || (self.bytes_left == Some(0) && moved_on);
+        // Not between events and the record behind them either: the next window would begin with the same events.
+        let at = scan.position();
+        let may_end = Some(at) != self.start && at != self.told.0;
+        let limited = (self.records_left == Some(0) || self.bytes_left == Some(0)) && may_end;
         let is_over = if scan.is_finished() { self.wait_ms > 0 } else { limited };
         if is_over {
             return Err(Stop::End(self.end(&scan, catalog, false)));
