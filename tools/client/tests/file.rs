@@ -13,7 +13,7 @@ fn row(stream: u16, body: &[u8]) -> Row<'_> {
     Row { stream, severity: 9, continued: false, received_us: 5, event_time_us: None, trace: None, body, fields: &[] }
 }
 
-/// A store of three records in two streams, with a cursor; a boot that was cut with records in RAM, and one that stopped.
+/// A store of three records in two streams, with a cursor; a boot that was cut with records in RAM, one that stopped.
 fn sample(directory: &Path) -> PathBuf {
     let path = directory.join("store");
     let options = FormatOptions { allow_volatile: true, ..FormatOptions::new(512 << 10) };
