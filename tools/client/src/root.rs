@@ -12,9 +12,11 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use crate::error::Error;
 use crate::target::STORE_DEFAULT;
 
-/// Where a node's configuration is: files, and directories of drop-ins.
-const CONFIG: &str = "etc/lastgasp";
-/// Links that may lead to one another.
+/// A node's configuration.
+const CONFIG: &str = "etc/lastgasp/lastgaspd.toml";
+/// What comes after it.
+const CONFIG_DROPINS: &str = "etc/lastgasp/lastgaspd.d";
+/// More than any configuration has.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// The path of the store of the node whose root is mounted at `root`.
@@ -44,19 +46,12 @@ fn joined(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The path that the card's configuration gives the store: drop-ins win over files, later names over earlier ones.
+/// The path that the card's configuration gives the store: drop-ins win over the file, later names over earlier ones.
 fn named_store(root: &Path) -> Result<Option<PathBuf>, Error> {
-    let Ok(Some(config)) = resolve(root, Path::new(CONFIG)) else { return Ok(None) };
-    let (mut files, mut dropins) = (Vec::new(), Vec::new());
-    for path in listing(&config) {
-        if path.is_dir() {
-            dropins.extend(listing(&path).into_iter().filter(|path| is_toml(path)));
-        } else if is_toml(&path) {
-            files.push(path);
-        }
-    }
+    let here = |path: &str| resolve(root, Path::new(path)).ok().flatten();
+    let dropins = here(CONFIG_DROPINS).map(|directory| listing(&directory)).unwrap_or_default();
     let mut named = None;
-    for path in files.into_iter().chain(dropins) {
+    for path in here(CONFIG).into_iter().chain(dropins.into_iter().filter(|path| is_toml(path))) {
         if path.metadata().is_ok_and(|metadata| metadata.len() > CONFIG_BYTES_MAX) {
             return Err(Error::unfit(&path, "is too large for a configuration; name the store with --store"));
         }
@@ -102,7 +97,7 @@ mod tests {
 
     fn card() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        for directory in ["var/lib/lastgasp", "etc/lastgasp/conf.d", "data"] {
+        for directory in ["var/lib/lastgasp", "etc/lastgasp/lastgaspd.d", "data"] {
             fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         root
@@ -117,7 +112,7 @@ mod tests {
         let real = root.path().canonicalize().unwrap();
         assert_eq!(store_of(root.path()).unwrap(), real.join("var/lib/lastgasp/store.lg"));
         fs::write(root.path().join("etc/lastgasp/lastgaspd.toml"), "[store]\npath = \"/data/a\"\n").unwrap();
-        fs::write(root.path().join("etc/lastgasp/conf.d/10-x.toml"), "[store]\npath = \"/data/b\"\n").unwrap();
+        fs::write(root.path().join("etc/lastgasp/lastgaspd.d/10-x.toml"), "[store]\npath = \"/data/b\"\n").unwrap();
         fs::write(root.path().join("data/b"), "x").unwrap();
         assert_eq!(store_of(root.path()).unwrap(), real.join("data/b"));
     }

@@ -169,6 +169,14 @@ impl Status {
         (self.report.durable_upto >= self.floor).then_some((self.floor, self.report.durable_upto))
     }
 
+    /// How the last boot ended. While a node writes, what a mount would find is its own running boot.
+    fn last_end(&self) -> BootEnd {
+        match (self.writer, self.report.previous_end) {
+            (Writer::Some(_), PreviousEnd::Cut) => BootEnd::Running,
+            (_, end) => end.into(),
+        }
+    }
+
     /// The share of segments in use, in 0..=1.
     fn fill(&self) -> f64 {
         let s = &self.segments;
@@ -205,7 +213,7 @@ impl Status {
             },
             "durable_upto": r.durable_upto,
             "next_seq": r.next_seq,
-            "last_boot": { "epoch": r.epoch.saturating_sub(1), "ended": BootEnd::from(r.previous_end).name() },
+            "last_boot": { "epoch": r.epoch.saturating_sub(1), "ended": self.last_end().name() },
             "edit_no": self.edit_no,
             "segments": {
                 "log": s.log,
@@ -272,9 +280,10 @@ impl Status {
             s.manifest,
             s.retired
         )?;
-        match r.previous_end {
-            PreviousEnd::New => writeln!(out, "last boot  none: the store is new")?,
-            end => writeln!(out, "last boot  {}, ended {}", r.epoch.saturating_sub(1), end_words(end.into()))?,
+        match self.last_end() {
+            BootEnd::New => writeln!(out, "last boot  none: the store is new")?,
+            BootEnd::Running => writeln!(out, "last boot  {}, it is running", r.epoch.saturating_sub(1))?,
+            end => writeln!(out, "last boot  {}, ended {}", r.epoch.saturating_sub(1), end_words(end))?,
         }
         writeln!(
             out,

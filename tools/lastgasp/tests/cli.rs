@@ -319,7 +319,10 @@ fn a_store_in_use_is_shown_but_not_checked() {
         assert!(text.contains("is writing to this store"), "{text}");
         assert_eq!(store.text("tail", &["-o", "cat"]), "kept\n");
         let status: serde_json::Value = serde_json::from_str(&store.text("status", &["-o", "json"])).unwrap();
-        assert_eq!(status["in_use"], true);
+        assert_eq!(
+            (&status["in_use"], &status["last_boot"]),
+            (&json!(true), &json!({ "epoch": 1, "ended": "running" }))
+        );
     });
     store.text("check", &[]);
 }

@@ -138,12 +138,15 @@ fn takeover(args: &Change) -> Result<()> {
 /// What is kept, and what may be lost.
 fn explain(root: &Path) {
     println!("kept: everything the journal holds now is in lastgasp's store, and what comes goes there too");
+    println!(
+        "in RAM: the newest entries, as many as RuntimeMaxUse= of journald allows; journalctl shows them as before"
+    );
     println!("lost at a power cut: what came in the last moments, as for all of lastgasp (see lastgasp status)");
     let old = root.join("var/log/journal");
     match bytes_below(&old) {
         0 => {}
         bytes => println!(
-            "left as it is: {}, {}; journalctl no longer adds to it. Once lastgasp tail shows you all you need, remove \
+            "left as it is: {}, {}; journald no longer adds to it. Once lastgasp tail shows you all you need, remove \
              it to have the space",
             old.display(),
             size::human(bytes)
