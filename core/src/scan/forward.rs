@@ -101,15 +101,17 @@ impl Scan {
         records.last_seq() >= self.next && (adopted_here || frame.kind == FrameKind::Origin)
     }
 
-    /// What a frame without records of its own tells. An origin whose sync failed stands twice, and is one boot.
+    /// What a frame without records of its own tells, unless it stands in front of records before the range. An origin
+    /// whose sync failed stands twice, and is one boot.
     fn event(&mut self, frame: &Frame, payload: &[u8]) -> Option<Event> {
+        let from = self.options.from;
         match frame.kind {
             FrameKind::Origin => {
                 let (origin, _) = Origin::read(payload).filter(|(origin, _)| origin.epoch > self.boot)?;
                 self.boot = origin.epoch;
-                Some(Event::Boot(origin))
+                (origin.first_seq >= from).then_some(Event::Boot(origin))
             }
-            FrameKind::Close => Close::read(payload).map(Event::Close),
+            FrameKind::Close => Close::read(payload).filter(|close| close.next_seq >= from).map(Event::Close),
             FrameKind::Rows | FrameKind::RowGroup | FrameKind::Index | FrameKind::Edit => None,
         }
     }
