@@ -49,6 +49,12 @@ pub enum Error {
         /// Where stores were looked for.
         stores: String,
     },
+    /// A node listens, and says nothing.
+    #[error("{}: the node there does not answer: it may be stopping or hanging; read its store instead with --store", path.display())]
+    Silent {
+        /// Its socket.
+        path: PathBuf,
+    },
     /// What was asked for takes a running node.
     #[error(
         "{}: {what} takes a running node, and this is {which}; start lastgaspd, or name its socket with --socket",

@@ -21,6 +21,8 @@ mod node;
 mod partition;
 mod query;
 mod root;
+mod session;
+mod socket;
 mod target;
 mod wait;
 
@@ -38,4 +40,5 @@ pub use lastgasp_core::readout::answer::Event;
 pub use node::{NodeFact, NodeStatus};
 pub use partition::{FileSystem, Partition, file_system, partitions};
 pub use query::Query;
+pub use socket::{Dial, NodeSource, SocketDial};
 pub use target::{Place, SOCKET_DEFAULT, STORE_DEFAULT, Target};
