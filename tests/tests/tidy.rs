@@ -36,7 +36,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tools/lastgasp", &["core", "boards/drivers", "hal-linux", "hal-sim", "tools/client"]),
     (
         "tests",
-        &["core", "boards/drivers", "hal-sim", "hal-linux", "boards/linux/lastgaspd", "tools/bench", "tools/lastgasp"],
+        &[
+            "core",
+            "boards/drivers",
+            "hal-sim",
+            "hal-linux",
+            "boards/linux/lastgaspd",
+            "tools/bench",
+            "tools/client",
+            "tools/lastgasp",
+        ],
     ),
 ];
 

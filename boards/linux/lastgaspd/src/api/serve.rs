@@ -153,7 +153,7 @@ impl Serve {
             let is_done = |c: &&mut Connection| matches!(c.holds, Holds::Checkpoint(n) if n <= number);
             self.connections.iter_mut().filter(is_done).for_each(|c| c.checkpointed(upto));
         }
-        if self.wakes_at().is_some_and(|at| now >= at) {
+        if self.wakes_at(now).is_some_and(|at| now >= at) {
             self.woken = Some(now);
             self.bell.await_more();
             // After that: what became durable before the bell was set is in this copy.
@@ -162,11 +162,11 @@ impl Serve {
     }
 
     /// When the writer is to be told that somebody waits; `None` if nobody does, or it knows.
-    fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self, now: Instant) -> Option<Instant> {
         if self.bell.is_awaited() || !self.connections.iter().any(Connection::is_waiting) {
             return None;
         }
-        Some(self.woken.and_then(|woken| woken.checked_add(WAKE_EVERY)).unwrap_or_else(Instant::now))
+        Some(self.woken.and_then(|woken| woken.checked_add(WAKE_EVERY)).unwrap_or(now))
     }
 
     /// One turn of a client.
@@ -364,7 +364,7 @@ impl Serve {
             _ => None,
         };
         let accept = self.accept_from.filter(|from| *from > now);
-        self.connections.iter().filter_map(of).chain(self.wakes_at()).chain(accept).min()
+        self.connections.iter().filter_map(of).chain(self.wakes_at(now)).chain(accept).min()
     }
 }
 
