@@ -299,7 +299,6 @@ fn a_reader_that_retention_overtakes_gets_a_retention_gap_and_never_rot() {
         loop {
             let catalog = snapshot.catalog(copy_memory(&mut copied));
             let step = server.next(store.parts().0, &catalog, &live(true, &[]), &mut scan.parts(), &mut out);
-            drop(catalog);
             match step {
                 Step::Message(len) => lines.push(text(&out[..len], u32::try_from(lines.len()).unwrap())),
                 Step::Refresh => {
