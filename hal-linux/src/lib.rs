@@ -37,5 +37,5 @@ pub use medium::MediumKind;
 pub use memory::{ScanBuffers, SnapshotMemory, StoreMemory};
 pub use open::OpenOptions;
 pub use open_error::OpenError;
-pub use storage::{FileStorage, OpenReport};
+pub use storage::{FileStorage, Meter, OpenReport};
 pub use sync::SyncHandle;

@@ -146,7 +146,7 @@ pub(crate) fn assemble(
         writable: true,
         present_bytes: geometry.total_bytes(),
         report: OpenReport::default(),
-        written_bytes: 0,
+        written_bytes: Arc::default(),
         fill_bytes: 0,
     }
 }

@@ -12,6 +12,7 @@ use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lastgasp_core::hal::{Geometry, ReadStorage, Storage, StorageErrorKind};
 use rustix::io::Errno;
@@ -35,6 +36,27 @@ pub struct OpenReport {
     pub flush_os_error: Option<i32>,
 }
 
+/// Counts what an open medium did, from any thread.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    written_bytes: Arc<AtomicU64>,
+    gate: Arc<SyncGate>,
+}
+
+impl Meter {
+    /// Bytes the engine wrote since opening.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Syncs that succeeded since opening, by whomever.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.gate.good()
+    }
+}
+
 /// A store's medium: one preallocated regular file or one block device.
 #[derive(Debug)]
 pub struct FileStorage {
@@ -48,7 +70,7 @@ pub struct FileStorage {
     pub(crate) present_bytes: u64,
     pub(crate) report: OpenReport,
     pub(crate) gate: Arc<SyncGate>,
-    pub(crate) written_bytes: u64,
+    pub(crate) written_bytes: Arc<AtomicU64>,
     pub(crate) fill_bytes: u64,
 }
 
@@ -105,7 +127,13 @@ impl FileStorage {
     /// Bytes the engine wrote since opening.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {
-        self.written_bytes
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What other threads may ask of [`Self::written_bytes`] and [`Self::syncs`].
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        Meter { written_bytes: Arc::clone(&self.written_bytes), gate: Arc::clone(&self.gate) }
     }
 
     /// Zeros written since opening to fill segments before their first use; not part of [`Self::written_bytes`].
@@ -268,7 +296,7 @@ impl Storage for FileStorage {
         self.make_room(at.saturating_add(len))?;
         write_all(self.sys.as_ref(), self.file.as_fd(), bytes, at)
             .map_err(|errno| self.errno(Operation::Write, at, len, errno))?;
-        self.written_bytes = self.written_bytes.saturating_add(len);
+        self.written_bytes.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
 

@@ -85,6 +85,7 @@ impl TestNode {
             let body = parcel.copy(body.as_bytes());
             parcel.push(Slot { severity: if n % 10 == 0 { 17 } else { 9 }, ..Slot::plain(stream, body) });
         }
+        parcel.state(b"cursor", &(from + records).to_le_bytes());
         let (to, answers) = bounded(1);
         parcel.end_batch(Some(Reply::new(to, 0)));
         intake.send(parcel).unwrap();
@@ -147,6 +148,9 @@ fn what_was_sent_is_read_in_both_directions_filtered_and_told_of() {
     assert_eq!(client.streams().unwrap(), ["app", "sshd", "kernel"]);
     let status = client.status().unwrap();
     assert_eq!((status.numbers.durable_upto, status.numbers.records, status.numbers.running), (500, 500, 1));
+    assert!(status.numbers.device_bytes > 5000 && status.numbers.syncs > 0, "{:?}", status.numbers);
+    assert_eq!(client.state(b"cursor").unwrap(), Some(501u64.to_le_bytes().to_vec()));
+    assert_eq!(client.state(b"other").unwrap(), None);
     let of = |topic: &str| status.facts.iter().filter(|f| f.topic == topic).count();
     assert_eq!((of("source"), of("stream")), (1, 3), "{:?}", status.facts);
     let boots = client.boots().unwrap();

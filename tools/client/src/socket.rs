@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lastgasp_core::format::fields::Value;
 use lastgasp_core::gaps::{Gap as CoreGap, GapCause};
 use lastgasp_core::readout::answer::{End, Record as Sent};
 use lastgasp_core::readout::{Answer, Boot, Read as Window, Request, Status, VERSION};
@@ -226,6 +227,19 @@ impl<D: Dial> NodeSource<D> {
         let known = self.main.known.clone();
         let (store_id, software) = known.map_or((0, String::new()), |known| (known.store_id, known.software));
         Ok(NodeStatus { software, store_id, numbers, facts })
+    }
+
+    /// The state entry of a source: its cursor, as it is durable now; none if it is longer than a node tells.
+    ///
+    /// # Errors
+    /// The node cannot be reached any more.
+    pub fn state(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let facts = self.status()?.facts;
+        let fact = facts.iter().find(|fact| fact.topic == "state" && fact.name.as_bytes() == key);
+        Ok(fact.and_then(|fact| match fact.fields().get("value") {
+            Some(Value::Bytes(value)) => Some(value.to_vec()),
+            _ => None,
+        }))
     }
 
     /// Has the node make everything durable that it took in until now; returns the last such number.

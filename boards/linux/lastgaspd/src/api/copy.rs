@@ -15,7 +15,7 @@ use lastgasp_hal_linux::{LinuxStorageError, SnapshotMemory};
 
 use super::Mounted;
 use super::bell::Bell;
-use super::facts::OwnedFact;
+use super::facts::{FactValue, OwnedFact};
 use crate::say;
 use crate::view::{Handle, View};
 
@@ -82,9 +82,11 @@ impl Copies {
         let memory = spare.unwrap_or_else(|| SnapshotMemory::new(&self.geometry, self.mounted.streams_max));
         let (to, bell) = (self.to.clone(), self.bell.clone());
         let want_facts = std::mem::take(&mut self.want_facts);
+        let store_id = self.mounted.store_id;
         let mut back = Back { to, bell, taken: Some(Taken::empty(memory)) };
         let sent = self.node.look_later(move |view| {
-            if let Some(taken) = &mut back.taken {
+            // A node whose medium has failed goes on with another store, in memory: that is not the one that is read.
+            if let Some(taken) = back.taken.as_mut().filter(|_| view.catalog.store_id() == store_id) {
                 taken.fill(view, want_facts);
             }
         });
@@ -127,6 +129,8 @@ impl Copies {
         let status = Status {
             volatile_bound: u64::from(self.mounted.volatile_bound),
             record_bytes_max: u64::try_from(self.mounted.record_bytes_max).unwrap_or(u64::MAX),
+            device_bytes: self.mounted.meter.written_bytes(),
+            syncs: self.mounted.meter.syncs(),
             wall_us: u64::try_from(wall_us).unwrap_or(u64::MAX),
             ..taken.status
         };
@@ -203,7 +207,11 @@ impl Taken {
                 ];
                 Some(OwnedFact::new("stream", view.catalog.streams().name(id)?, &values))
             });
-            self.facts = std::iter::once(dropped).chain(streams).collect();
+            let states = view.catalog.state().iter().filter_map(|(key, value)| {
+                let key = std::str::from_utf8(key).ok()?;
+                OwnedFact::new("state", key, &[("value", FactValue::Bytes(value.to_vec()))]).whole()
+            });
+            self.facts = std::iter::once(dropped).chain(streams).chain(states).collect();
         }
     }
 }

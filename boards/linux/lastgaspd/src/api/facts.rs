@@ -21,6 +21,8 @@ pub enum FactValue {
     Number(u64),
     /// Yes or no.
     Flag(bool),
+    /// Bytes.
+    Bytes(Vec<u8>),
 }
 
 impl From<u64> for FactValue {
@@ -47,6 +49,7 @@ pub struct OwnedFact {
     topic: &'static str,
     name: String,
     fields: Vec<u8>,
+    is_whole: bool,
 }
 
 impl OwnedFact {
@@ -55,19 +58,27 @@ impl OwnedFact {
     pub fn new(topic: &'static str, name: &str, values: &[(&str, FactValue)]) -> Self {
         let mut fields = vec![0; FIELDS_BYTES_MAX];
         let mut writer = FieldsWriter::new(&mut fields);
+        let mut is_whole = name.len() <= NAME_BYTES_MAX;
         for (key, value) in values {
-            let _ = match value {
+            let written = match value {
                 FactValue::Text(text) => {
                     let room = FIELDS_BYTES_MAX.saturating_sub(writer.len()).saturating_sub(key.len() + 16);
                     writer.field(key, Value::Str(front(text, room)))
                 }
                 FactValue::Number(number) => writer.field(key, Value::U64(*number)),
                 FactValue::Flag(flag) => writer.field(key, Value::Bool(*flag)),
+                FactValue::Bytes(bytes) => writer.field(key, Value::Bytes(bytes)),
             };
+            is_whole &= written.is_ok();
         }
         let len = writer.len();
         fields.truncate(len);
-        Self { topic, name: front(name, NAME_BYTES_MAX).to_owned(), fields }
+        Self { topic, name: front(name, NAME_BYTES_MAX).to_owned(), fields, is_whole }
+    }
+
+    /// `None` if something did not fit.
+    pub(super) fn whole(self) -> Option<Self> {
+        self.is_whole.then_some(self)
     }
 
     /// As it is sent.

@@ -27,7 +27,7 @@ use lastgasp_core::format::events::PreviousEnd;
 use lastgasp_core::format::header::ClockAnchor;
 use lastgasp_core::hal::{Arena, ReadStorage};
 use lastgasp_core::store::Store;
-use lastgasp_hal_linux::{FileStorage, LinuxStorageError};
+use lastgasp_hal_linux::{FileStorage, LinuxStorageError, Meter};
 
 pub use bell::Bell;
 pub use facts::{FactValue, OwnedFact};
@@ -52,6 +52,10 @@ pub struct Options {
 pub struct Mounted {
     /// The store's medium.
     pub path: PathBuf,
+    /// Counts what is written to it.
+    pub meter: Meter,
+    /// The store's id.
+    pub store_id: u64,
     /// Its shape.
     pub geometry: lastgasp_core::hal::Geometry,
     /// Named streams there is room for.
@@ -72,6 +76,8 @@ impl Mounted {
         let path = store.parts().0.path().to_path_buf();
         Self {
             path,
+            meter: store.parts().0.meter(),
+            store_id: store.catalog().store_id(),
             geometry: store.parts().0.geometry(),
             streams_max: u16::try_from(store.catalog().streams().capacity()).unwrap_or(u16::MAX),
             previous_end: store.report().previous_end,
