@@ -3,8 +3,13 @@
 //! Invariant: a boot is known by its origin; how it ended is told by its close, or by the origin of the next.
 
 use lastgasp_core::format::events::Origin;
-use lastgasp_core::readout::BootEnd;
+use lastgasp_core::readout::{Boot as TheirBoot, BootEnd};
 use lastgasp_core::scan::Event;
+
+use crate::client::{Flow, Lookup};
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::query::Query;
 
 /// One boot that wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,37 @@ impl Boots {
     pub fn range(&self, boot: &Boot) -> (u64, u64) {
         let next = self.0.iter().find(|next| next.epoch > boot.epoch);
         (boot.first_seq.max(1), next.map_or(u64::MAX, |next| next.first_seq.saturating_sub(1)))
+    }
+
+    /// As a node tells them.
+    pub(crate) fn of_node(told: &[TheirBoot]) -> Self {
+        let boots = told.iter().map(|boot| Boot {
+            epoch: boot.epoch,
+            first_seq: boot.first_seq,
+            last_seq: boot.last_seq,
+            clock_epoch: boot.clock.clock_epoch,
+            begin_us: boot.clock.wall_us,
+            end_us: None,
+            synchronised: boot.clock.synchronised,
+            ended: boot.end,
+            torn_bytes: boot.torn_bytes,
+        });
+        Self(boots.collect())
+    }
+
+    /// Looks up when the last record of each was received.
+    pub(crate) fn look_ends_up(&mut self, look: &mut dyn Lookup) -> Result<(), Error> {
+        for boot in self.0.iter_mut().filter(|boot| boot.first_seq <= boot.last_seq) {
+            let query = Query { from: boot.first_seq, to: boot.last_seq, reverse: true, ..Query::default() };
+            look.look(&query, &mut |entry| match entry {
+                Entry::Record(record) => {
+                    boot.end_us = record.received_us;
+                    Ok(Flow::Stop)
+                }
+                Entry::Gap(_) | Entry::Event(_) => Ok(Flow::On),
+            })?;
+        }
+        Ok(())
     }
 
     /// Takes the next event of a forward read.

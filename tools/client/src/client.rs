@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::file::FileSource;
 use crate::gaps::{KnownGap, look_windows_up};
 use crate::query::Query;
+use crate::socket::NodeSource;
 use crate::target::Target;
 
 /// Whether to go on reading.
@@ -39,6 +40,8 @@ pub trait Lookup {
 pub enum Client {
     /// A medium.
     File(Box<FileSource>),
+    /// A running node.
+    Node(Box<NodeSource>),
 }
 
 impl Client {
@@ -55,7 +58,23 @@ impl Client {
                 }
                 Ok(Self::File(Box::new(source)))
             }
-            Target::Node { socket, .. } => Err(Error::unfit(socket, "cannot be read yet")),
+            Target::Node { socket, store } => match (NodeSource::open(socket), store) {
+                (Ok(source), _) => Ok(Self::Node(Box::new(source))),
+                (Err(error), None) => Err(error),
+                (Err(error), Some(store)) => {
+                    let source = match FileSource::open(store) {
+                        Ok(source) => source,
+                        // Of two that may not be read, the node is the one to be let in to.
+                        Err(_) if error.is_denied() => return Err(error),
+                        Err(other) => {
+                            note(&error.to_string());
+                            return Err(other);
+                        }
+                    };
+                    note(&format!("{error}; reading its store instead: {}", store.display()));
+                    Ok(Self::File(Box::new(source)))
+                }
+            },
         }
     }
 
@@ -64,6 +83,7 @@ impl Client {
     pub fn name(&self) -> String {
         match self {
             Self::File(source) => source.path().display().to_string(),
+            Self::Node(source) => source.path().display().to_string(),
         }
     }
 
@@ -75,6 +95,7 @@ impl Client {
     pub fn read(&mut self, query: &Query, each: Each<'_>) -> Result<u64, Error> {
         match self {
             Self::File(source) => source.read(query, each),
+            Self::Node(source) => source.read(query, each),
         }
     }
 
@@ -83,9 +104,10 @@ impl Client {
     ///
     /// # Errors
     /// The medium or the node fails.
-    pub fn wait(&mut self, _from: u64, patience: Duration) -> Result<bool, Error> {
+    pub fn wait(&mut self, from: u64, patience: Duration) -> Result<bool, Error> {
         match self {
             Self::File(source) => source.wait(patience),
+            Self::Node(source) => source.wait(from, patience),
         }
     }
 
@@ -96,6 +118,7 @@ impl Client {
     pub fn next_seq(&mut self) -> Result<u64, Error> {
         match self {
             Self::File(source) => source.mounted(|catalog, _| catalog.durable_upto().saturating_add(1)),
+            Self::Node(source) => Ok(source.status()?.numbers.durable_upto.saturating_add(1)),
         }
     }
 
@@ -106,16 +129,22 @@ impl Client {
     pub fn streams(&mut self) -> Result<Vec<String>, Error> {
         match self {
             Self::File(source) => source.streams(),
+            Self::Node(source) => source.streams(),
         }
     }
 
-    /// All boots that the log still tells of. From then on records tell their boot.
+    /// All boots that the log still tells of.
     ///
     /// # Errors
     /// The medium or the node fails.
     pub fn boots(&mut self) -> Result<Boots, Error> {
         match self {
             Self::File(source) => source.boots(),
+            Self::Node(source) => {
+                let mut boots = Boots::of_node(&source.boots()?);
+                source.lookups(&mut |look| boots.look_ends_up(look))?;
+                Ok(boots)
+            }
         }
     }
 
@@ -140,6 +169,7 @@ impl Client {
         } else {
             match self {
                 Self::File(source) => gaps = source.gaps()?,
+                Self::Node(source) => gaps = source.gaps()?,
             }
         }
         self.lookups(&mut |look| look_windows_up(&mut gaps, look))?;
@@ -153,6 +183,7 @@ impl Client {
     pub fn identity(&mut self) -> Result<u64, Error> {
         match self {
             Self::File(source) => source.mounted(|catalog, _| catalog.store_id()),
+            Self::Node(source) => Ok(source.store_id()),
         }
     }
 
@@ -163,6 +194,7 @@ impl Client {
     pub fn lookups(&mut self, run: &mut dyn FnMut(&mut dyn Lookup) -> Result<(), Error>) -> Result<(), Error> {
         match self {
             Self::File(source) => source.lookups(run),
+            Self::Node(source) => source.lookups(run),
         }
     }
 
@@ -177,16 +209,7 @@ impl Client {
                 what: "a checkpoint",
                 which: "a store; all that is in it is durable",
             }),
-        }
-    }
-
-    /// The state entry of a source: its cursor, as it is durable now.
-    ///
-    /// # Errors
-    /// The medium or the node fails.
-    pub fn state(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        match self {
-            Self::File(source) => source.mounted(|catalog, _| catalog.state().get(key).map(<[u8]>::to_vec)),
+            Self::Node(source) => source.checkpoint(),
         }
     }
 }

@@ -49,6 +49,16 @@ pub enum Error {
         /// Where stores were looked for.
         stores: String,
     },
+    /// A node listens, and this user may not ask it.
+    #[error(
+        "{}: permission denied; who reads a node has to be in its group (sudo usermod -aG lastgasp USER, then log in \
+         again), or root",
+        path.display()
+    )]
+    Denied {
+        /// Its socket.
+        path: PathBuf,
+    },
     /// A node listens, and says nothing.
     #[error("{}: the node there does not answer: it may be stopping or hanging; read its store instead with --store", path.display())]
     Silent {
@@ -74,6 +84,10 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+    }
+
     pub(crate) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), doing, source }
     }

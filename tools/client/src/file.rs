@@ -76,7 +76,6 @@ pub struct FileSource {
     main: ScanBuffers,
     /// For looking elsewhere while an entry of the main scan is held.
     side: ScanBuffers,
-    boots: Option<Boots>,
     watch: Watch,
 }
 
@@ -94,7 +93,6 @@ impl FileSource {
             memory: StoreMemory::with_streams(&geometry, STREAMS),
             main: ScanBuffers::new(&geometry),
             side: ScanBuffers::new(&geometry),
-            boots: None,
             watch: Watch::new(path),
         })
     }
@@ -144,16 +142,11 @@ impl FileSource {
     pub(crate) fn read(&mut self, query: &Query, each: Each<'_>) -> Result<u64, Error> {
         let mut reader = mount(&self.path, &mut self.storage, &mut self.memory)?;
         let (medium, catalog) = reader.parts();
-        let boots = self.boots.as_ref();
         let Some(mut scan) = begin(catalog, query) else { return Ok(catalog.durable_upto().saturating_add(1)) };
         let mut mem = self.main.parts();
-        let mut now = None;
         while let Some(entry) = scan.next(medium, catalog, &mut mem) {
-            if let CoreEntry::Event(Event::Boot(origin)) = &entry {
-                now = Some(origin.epoch);
-            }
-            let mut look = Side { medium: &mut *medium, catalog, boots, buffers: &mut self.side };
-            let flow = give(catalog, boots, now, query, &entry, &mut |entry| each(entry, &mut look))?;
+            let mut look = Side { medium: &mut *medium, catalog, buffers: &mut self.side };
+            let flow = give(catalog, query, &entry, &mut |entry| each(entry, &mut look))?;
             if flow.is_break() {
                 break;
             }
@@ -188,14 +181,11 @@ impl FileSource {
     pub(crate) fn lookups(&mut self, run: &mut dyn FnMut(&mut dyn Lookup) -> Result<(), Error>) -> Result<(), Error> {
         let mut reader = mount(&self.path, &mut self.storage, &mut self.memory)?;
         let (medium, catalog) = reader.parts();
-        run(&mut Side { medium, catalog, boots: self.boots.as_ref(), buffers: &mut self.side })
+        run(&mut Side { medium, catalog, buffers: &mut self.side })
     }
 
     /// Reads every part of the log that a boot began in.
     pub(crate) fn boots(&mut self) -> Result<Boots, Error> {
-        if let Some(boots) = &self.boots {
-            return Ok(boots.clone());
-        }
         let running = self.status().writer != Writer::None;
         let mut reader = mount(&self.path, &mut self.storage, &mut self.memory)?;
         let (medium, catalog) = reader.parts();
@@ -228,7 +218,6 @@ impl FileSource {
                 }
             }
         }
-        self.boots = Some(boots.clone());
         Ok(boots)
     }
 }
@@ -289,8 +278,6 @@ fn stream_id(catalog: &Catalog<'_>, name: &str) -> Option<u16> {
 /// Hands an entry over as the client shows it.
 fn give(
     catalog: &Catalog<'_>,
-    boots: Option<&Boots>,
-    now: Option<u32>,
     query: &Query,
     entry: &CoreEntry<'_>,
     each: &mut dyn FnMut(Entry<'_>) -> io::Result<Flow>,
@@ -298,8 +285,7 @@ fn give(
     let flow = match entry {
         CoreEntry::Record(record) => {
             let name = stream_name(catalog, record.row.stream);
-            let boot = boots.and_then(|boots| boots.of(record.seq)).map(|boot| boot.epoch).or(now);
-            let record = shown(record, name.as_str(), boot);
+            let record = shown(record, name.as_str());
             if query.keeps(&record) { each(Entry::Record(record)) } else { Ok(Flow::On) }
         }
         CoreEntry::Gap(gap) => {
@@ -334,13 +320,13 @@ fn stream_name<'c>(catalog: &'c Catalog<'_>, id: u16) -> StreamName<'c> {
     catalog.streams().name(id).map_or_else(|| StreamName::Made(format!("stream-{id}")), StreamName::Known)
 }
 
-fn shown<'a>(record: &CoreRecord<'a>, stream: &'a str, boot: Option<u32>) -> Record<'a> {
+fn shown<'a>(record: &CoreRecord<'a>, stream: &'a str) -> Record<'a> {
     let row = &record.row;
     Record {
         seq: record.seq,
         stream,
         severity: row.severity,
-        boot,
+        boot: (record.boot > 0).then_some(record.boot),
         received_offset_us: row.received_us,
         received_us: record.received_wall_us(),
         synchronised: record.clock.is_some_and(|anchor| anchor.synchronised),
@@ -361,7 +347,6 @@ pub(crate) fn shown_gap<'a>(gap: &CoreGap, stream: Option<&'a str>) -> Gap<'a> {
 struct Side<'a, 'c, 'm, 's> {
     medium: &'a mut Medium<'s>,
     catalog: &'c Catalog<'m>,
-    boots: Option<&'a Boots>,
     buffers: &'a mut ScanBuffers,
 }
 
@@ -370,7 +355,7 @@ impl Lookup for Side<'_, '_, '_, '_> {
         let Some(mut scan) = begin(self.catalog, query) else { return Ok(()) };
         let mut mem = self.buffers.parts();
         while let Some(entry) = scan.next(self.medium, self.catalog, &mut mem) {
-            if give(self.catalog, self.boots, None, query, &entry, each)?.is_break() {
+            if give(self.catalog, query, &entry, each)?.is_break() {
                 break;
             }
         }

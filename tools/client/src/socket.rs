@@ -510,6 +510,9 @@ impl Fault {
             Self::Caller(error) => Error::Caller(error),
             Self::Node(words) => Error::unfit(path, words),
             Self::Line(error) if is_silence(&error) => Error::Silent { path: path.to_path_buf() },
+            Self::Dial(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Error::Denied { path: path.to_path_buf() }
+            }
             Self::Dial(source) => Error::io(path, "connecting", source),
             Self::Line(source) => Error::io(path, "reading from the node", source),
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lastgasp_client::{BootEnd, Client, Entry, Error, Flow, GapCause, Place, Query, Target, Value};
+use lastgasp_client::{BootEnd, Client, Entry, Error, Event, FileSource, Flow, GapCause, Place, Query, Target, Value};
 use lastgasp_core::format::fields::FieldsWriter;
 use lastgasp_core::format::row::Row;
 use lastgasp_core::hal::ReadStorage;
@@ -82,6 +82,28 @@ fn records_gaps_and_boots_come_in_order_and_a_read_can_go_on() {
 }
 
 #[test]
+fn events_come_with_the_records_that_they_stand_in_front_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = open(&sample(dir.path()));
+    for (from, to, want) in
+        [(1, 1, "Boot 1"), (2, 2, ""), (3, 6, "Boot 7"), (7, 7, "Boot 7, Close 8"), (8, 9, "Close 8")]
+    {
+        let mut events = Vec::new();
+        client
+            .read(&Query { from, to, ..Query::default() }, &mut |entry, _| {
+                match entry {
+                    Entry::Event(Event::Boot { first_seq, .. }) => events.push(format!("Boot {first_seq}")),
+                    Entry::Event(Event::Close { next_seq }) => events.push(format!("Close {next_seq}")),
+                    _ => {}
+                }
+                Ok(Flow::On)
+            })
+            .unwrap();
+        assert_eq!(events.join(", "), want, "{from} to {to}");
+    }
+}
+
+#[test]
 fn queries_choose_and_records_tell_what_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let mut client = open(&sample(dir.path()));
@@ -98,7 +120,6 @@ fn queries_choose_and_records_tell_what_they_are() {
     ] {
         assert_eq!(bodies(&mut client, &query), want, "{query:?}");
     }
-    client.boots().unwrap();
     client
         .read(&Query { to: 1, ..all() }, &mut |entry, look| {
             let Entry::Record(record) = entry else { return Ok(Flow::On) };
@@ -126,8 +147,10 @@ fn what_is_known_of_a_log_is_told() {
     let path = sample(dir.path());
     let mut client = open(&path);
     assert_eq!(client.streams().unwrap(), ["a", "b"]);
-    assert_eq!(client.state(b"cursor").unwrap().as_deref(), Some(&b"here"[..]));
-    assert_eq!((client.state(b"other").unwrap(), client.identity().unwrap()), (None, 7));
+    assert_eq!(client.identity().unwrap(), 7);
+    let mut source = FileSource::open(&path).unwrap();
+    let mut state = |key: &[u8]| source.mounted(|catalog, _| catalog.state().get(key).map(<[u8]>::to_vec)).unwrap();
+    assert_eq!((state(b"cursor").as_deref(), state(b"other")), (Some(&b"here"[..]), None));
     let boots = client.boots().unwrap();
     let ends: Vec<_> = boots.as_slice().iter().map(|boot| (boot.epoch, boot.last_seq, boot.ended)).collect();
     assert_eq!(ends, [(1, 2, BootEnd::Cut), (2, 7, BootEnd::Clean)]);

@@ -128,7 +128,7 @@ fn export(args: &Args, out: &mut impl Write) -> Result<u64> {
     let selection = args.select.select(&mut client, false)?;
     let end = client.next_seq()?;
     let mut journal = match args.output {
-        Output::JournalExport => Some(Journal::new(client.identity()?, client.boots()?, selection.wanted.clone())),
+        Output::JournalExport => Some(Journal::new(client.identity()?, selection.wanted.clone())),
         Output::Jsonl => None,
     };
     let shows_bar = args.write.is_some() || !io::stdout().is_terminal();

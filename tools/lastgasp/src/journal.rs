@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use lastgasp_client::{Boots, Flow, Lookup, Record, Value};
+use lastgasp_client::{Flow, Lookup, Record, Value};
 
 use crate::json::{OneValue, hex};
 use crate::lines::parts;
@@ -22,15 +22,14 @@ const NAME_BYTES_MAX: usize = 64;
 /// Writes records as entries.
 pub(crate) struct Journal {
     store_id: u64,
-    boots: Boots,
     wanted: Wanted,
     /// By stream: records up to this one were looked at, as parts of an entry.
     joined: HashMap<String, u64>,
 }
 
 impl Journal {
-    pub(crate) fn new(store_id: u64, boots: Boots, wanted: Wanted) -> Self {
-        Self { store_id, boots, wanted, joined: HashMap::new() }
+    pub(crate) fn new(store_id: u64, wanted: Wanted) -> Self {
+        Self { store_id, wanted, joined: HashMap::new() }
     }
 
     /// Writes a record as an entry, with the empty line that ends it, and with it all its further parts; `false` if it
@@ -97,8 +96,8 @@ impl Journal {
         };
         let number = |name: &str| given(name)?.parse::<u64>().ok();
         let boot_id = given("_BOOT_ID").unwrap_or_else(|| {
-            let boot = self.boots.of(record.seq).map_or(0, |boot| boot.epoch);
-            format!("{:016x}{:016x}", self.store_id, u64::from(boot) | 0x4000 << 48)
+            let boot = u64::from(record.boot.unwrap_or(0));
+            format!("{:016x}{:016x}", self.store_id, boot | 0x4000 << 48)
         });
         let received = record.received_us.or(record.event_time_us).and_then(|us| u64::try_from(us).ok());
         let real = number("__REALTIME_TIMESTAMP").or(received).unwrap_or(record.received_offset_us);

@@ -20,6 +20,7 @@ impl Serialize for RecordJson<'_> {
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("seq", &row.seq)?;
         map.serialize_entry("stream", row.stream)?;
+        map.serialize_entry("boot", &row.boot)?;
         map.serialize_entry("received", &row.received_us.and_then(times::rfc3339))?;
         map.serialize_entry("time", &row.event_time_us.and_then(times::rfc3339))?;
         map.serialize_entry("severity", &Some(row.severity).filter(|s| *s != 0))?;
@@ -150,7 +151,7 @@ mod tests {
         };
         let json = serde_json::to_string(&RecordJson(&record)).unwrap();
         let want = concat!(
-            r#"{"seq":1,"stream":"s","received":null,"time":"1970-01-01T00:00:00.000000Z","severity":null,"#,
+            r#"{"seq":1,"stream":"s","boot":null,"received":null,"time":"1970-01-01T00:00:00.000000Z","severity":null,"#,
             r#""body_base64":"/w==","fields":{"k":null},"fields_base64":"AWsACQ=="}"#
         );
         assert_eq!(json, want);

@@ -23,6 +23,7 @@ mod select;
 mod severity;
 mod size;
 mod status;
+mod status_node;
 mod tail;
 mod times;
 

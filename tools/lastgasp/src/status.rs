@@ -21,12 +21,16 @@ use crate::check::Output;
 use crate::entries::end_words;
 use crate::look::{clean, clean_json};
 use crate::place::PlaceArgs;
-use crate::{size, times};
+use crate::{size, status_node, times};
 
-/// Shows what a store is, what it holds, and what it lost.
+/// Shows how the running node is, or what a store is, holds and lost.
+///
+/// Of a running node: what a power cut would take, how much it writes to the device for what it logs, how full its store
+/// is, its streams and sources. Of a store (--store, --root): what mounting it tells.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  lastgasp status
   lastgasp status --store ./store
   lastgasp status --store card.img -o json | jq .records
 
@@ -81,6 +85,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             match args.output {
                 Output::Json => print_json(&status.to_json()),
                 Output::Text => Ok(status.print(&mut anstream::stdout().lock())?),
+            }
+        }
+        Client::Node(source) => {
+            let (status, socket) = (source.status()?, source.path().display().to_string());
+            match args.output {
+                Output::Json => print_json(&status_node::to_json(&status, &socket)),
+                Output::Text => Ok(status_node::print(&status, &socket, &mut anstream::stdout().lock())?),
             }
         }
     }

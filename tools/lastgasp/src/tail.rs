@@ -44,8 +44,8 @@ Examples:
   lastgasp tail --store card.img --all -o cat            every body of a card, byte for byte
   lastgasp tail --root /mnt -n 100 -o json               of a card that is mounted, as JSON
 
-JSON: an object a line with seq, stream, received, time, severity (1 to 24), body (or body_base64) and
-fields; events have event instead of seq; gaps are {\"gap\": {first_seq, last_seq, exact, cause}}.
+JSON: an object a line with seq, stream, boot, received, time, severity (1 to 24), body (or body_base64)
+and fields; events have event instead of seq; gaps are {\"gap\": {first_seq, last_seq, exact, cause}}.
 
 Exit codes: 0 done, 2 it could not be done.")]
 pub(crate) struct Args {
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         marked: selection.wanted.grep.clone(),
     };
     let journal = match args.output {
-        Output::Export => Some(Journal::new(client.identity()?, client.boots()?, selection.wanted.clone())),
+        Output::Export => Some(Journal::new(client.identity()?, selection.wanted.clone())),
         _ => None,
     };
     let out = if paged { Out::paged(lines == Some(LINES_IN_PAGER)) } else { Out::stdout() };

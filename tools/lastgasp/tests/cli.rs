@@ -135,6 +135,7 @@ fn json_carries_everything() {
     let full = json!({
         "seq": 1,
         "stream": "app",
+        "boot": 1,
         "received": "2023-11-14T22:13:20.000005Z",
         "time": "2023-11-14T22:13:19.999999Z",
         "severity": 17,
