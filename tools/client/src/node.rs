@@ -38,13 +38,14 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// Bytes written to the device for each byte of records that was logged since the node started.
+    /// Bytes written to the device for each byte of records that was logged since the node started; none if it does not
+    /// tell.
     #[must_use]
     pub fn wear(&self) -> Option<f64> {
         let (device, logged) = (self.numbers.device_bytes, self.numbers.record_bytes);
         // Precise to far more digits than are shown.
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-        (logged > 0).then(|| device as f64 / logged as f64)
+        (logged > 0 && device > 0).then(|| device as f64 / logged as f64)
     }
 
     /// The share of segments in use, in 0..=1.

@@ -98,7 +98,7 @@ fn named(key: &str, value: Value<'_>) -> String {
     };
     let words = |key: &str| clean(&key.replace('_', " "));
     match (number, number.and_then(|number| with_unit(key, number)), value) {
-        (_, Some((key, shown)), _) => format!("{} {shown}", words(key)),
+        (_, Some((key, shown)), _) => format!("{} {shown}", words(key)).trim_start().to_owned(),
         (_, _, Value::Bool(yes)) => format!("{} {}", words(key), if yes { "yes" } else { "no" }),
         (_, _, Value::Str(text)) if key == "words" => clean(text),
         (_, _, Value::Str(text)) => format!("{} {}", words(key), clean(text)),
@@ -119,7 +119,7 @@ fn with_unit(key: &str, number: u64) -> Option<(&str, String)> {
         return Some((name, wall()?));
     }
     let in_us = |name, us| Some((name, duration(number.saturating_mul(us))));
-    let bytes = key.strip_suffix("_bytes").map(|name| (name, size::human(number)));
+    let bytes = key.strip_suffix("bytes").map(|name| (name.trim_end_matches('_'), size::human(number)));
     bytes
         .or_else(|| in_us(key.strip_suffix("_us")?, 1))
         .or_else(|| in_us(key.strip_suffix("_ms")?, 1000))
@@ -155,6 +155,7 @@ mod tests {
         fields.field("loses_bytes", Value::U64(65_536)).unwrap();
         fields.field("words", Value::Str("follows\x1b[2J")).unwrap();
         fields.field("works", Value::Bool(true)).unwrap();
+        fields.field("bytes", Value::U64(2048)).unwrap();
         fields.field("records_per_s", Value::F64(1.5)).unwrap();
         let field_bytes = fields.as_bytes().to_vec();
         let fact = |topic: &str, name: &str| NodeFact {
@@ -193,7 +194,7 @@ mod tests {
     fn numbers_and_facts_are_shown_as_people_read_them() {
         let mut out = Vec::new();
         print(&status(), "/run/x.sock", &mut out).unwrap();
-        let values = "loses 2 s, loses 64 KiB, follows\\u{1b}[2J, works yes, records per s 1.5";
+        let values = "loses 2 s, loses 64 KiB, follows\\u{1b}[2J, works yes, 2 KiB, records per s 1.5";
         let want = format!(
             "node       lastgaspd 0.1.0, /run/x.sock, boot 4, running for 1 h 2 min\n\
              id         0000000000000007\n\
