@@ -212,4 +212,15 @@ impl Client {
             Self::Node(source) => source.checkpoint(),
         }
     }
+
+    /// The state entry of a source: its cursor, as it is durable now.
+    ///
+    /// # Errors
+    /// The medium or the node fails.
+    pub fn state(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self {
+            Self::File(source) => source.mounted(|catalog, _| catalog.state().get(key).map(<[u8]>::to_vec)),
+            Self::Node(source) => source.state(key),
+        }
+    }
 }

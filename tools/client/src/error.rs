@@ -60,7 +60,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// A node listens, and says nothing.
-    #[error("{}: the node there does not answer: it may be stopping or hanging; read its store instead with --store", path.display())]
+    #[error(
+        "{}: the node there does not answer: it may be stopping or hanging; its store can be read with --store",
+        path.display()
+    )]
     Silent {
         /// Its socket.
         path: PathBuf,

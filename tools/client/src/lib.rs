@@ -12,6 +12,7 @@
 
 mod boots;
 mod client;
+mod config;
 mod entry;
 mod error;
 mod file;

@@ -9,22 +9,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
+use crate::config::{self, CONFIG, STORE};
 use crate::error::Error;
 use crate::target::STORE_DEFAULT;
-
-/// A node's configuration.
-const CONFIG: &str = "etc/lastgasp/lastgaspd.toml";
-/// What comes after it.
-const CONFIG_DROPINS: &str = "etc/lastgasp/lastgaspd.d";
-/// More than any configuration has.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// The path of the store of the node whose root is mounted at `root`.
 pub(crate) fn store_of(root: &Path) -> Result<PathBuf, Error> {
     if !root.is_dir() {
         return Err(Error::unfit(root, "is no directory; give the one that the card's root is mounted at"));
     }
-    let named = named_store(root)?;
+    let named = config::named(Path::new(CONFIG), STORE, &|path| resolve(root, path).ok().flatten())?;
     let path = named.clone().unwrap_or_else(|| PathBuf::from(STORE_DEFAULT));
     let found = resolve(root, &path).map_err(|source| Error::io(&joined(root, &path), "looking at it", source))?;
     let Some(found) = found else {
@@ -44,37 +38,6 @@ pub(crate) fn store_of(root: &Path) -> Result<PathBuf, Error> {
 
 fn joined(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
-/// The path that the card's configuration gives the store: drop-ins win over the file, later names over earlier ones.
-fn named_store(root: &Path) -> Result<Option<PathBuf>, Error> {
-    let here = |path: &str| resolve(root, Path::new(path)).ok().flatten();
-    let dropins = here(CONFIG_DROPINS).map(|directory| listing(&directory)).unwrap_or_default();
-    let mut named = None;
-    for path in here(CONFIG).into_iter().chain(dropins.into_iter().filter(|path| is_toml(path))) {
-        if path.metadata().is_ok_and(|metadata| metadata.len() > CONFIG_BYTES_MAX) {
-            return Err(Error::unfit(&path, "is too large for a configuration; name the store with --store"));
-        }
-        let text = fs::read_to_string(&path).map_err(|source| Error::io(&path, "reading the configuration", source))?;
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let what = format!("is no TOML ({}); name the store with --store", error.message());
-            Error::unfit(&path, what)
-        })?;
-        let path = table.get("store").and_then(|store| store.get("path")).and_then(|path| path.as_str());
-        named = path.map(PathBuf::from).or(named);
-    }
-    Ok(named)
-}
-
-fn is_toml(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "toml")
-}
-
-fn listing(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
 }
 
 /// Where a path of the card is here; none if there is nothing.

@@ -4,8 +4,9 @@
 
 use std::env;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::config::{CONFIG, Key, SOCKET, STORE, named_here};
 use crate::error::Error;
 use crate::root;
 
@@ -99,12 +100,21 @@ fn sockets() -> Vec<PathBuf> {
         // Without a session, it is beside the store.
         None => own_store().map(|store| store.with_extension("sock")),
     };
-    own.into_iter().chain([PathBuf::from(SOCKET_DEFAULT)]).collect()
+    places(SOCKET, own, SOCKET_DEFAULT)
 }
 
 /// Where the store of a node may be: that of this user's, then that of the machine's.
 fn stores() -> Vec<PathBuf> {
-    own_store().into_iter().chain([PathBuf::from(STORE_DEFAULT)]).collect()
+    places(STORE, own_store(), STORE_DEFAULT)
+}
+
+/// What the configuration of this user names, the usual place of this user, and the same of the machine.
+fn places(key: Key, own: Option<PathBuf>, usual: &str) -> Vec<PathBuf> {
+    let config = directory("XDG_CONFIG_HOME").or_else(|| directory("HOME").map(|home| home.join(".config")));
+    let config = config.map(|config| config.join("lastgasp/lastgaspd.toml"));
+    let named = config.and_then(|config| named_here(&config, key));
+    let of_machine = named_here(&Path::new("/").join(CONFIG), key);
+    named.into_iter().chain(own).chain(of_machine).chain([PathBuf::from(usual)]).collect()
 }
 
 /// The store of a node that this user started.

@@ -151,7 +151,8 @@ mod tests {
         };
         let json = serde_json::to_string(&RecordJson(&record)).unwrap();
         let want = concat!(
-            r#"{"seq":1,"stream":"s","boot":null,"received":null,"time":"1970-01-01T00:00:00.000000Z","severity":null,"#,
+            r#"{"seq":1,"stream":"s","boot":null,"received":null,"time":"1970-01-01T00:00:00.000000Z","#,
+            r#""severity":null,"#,
             r#""body_base64":"/w==","fields":{"k":null},"fields_base64":"AWsACQ=="}"#
         );
         assert_eq!(json, want);

@@ -25,8 +25,8 @@ use crate::{size, status_node, times};
 
 /// Shows how the running node is, or what a store is, holds and lost.
 ///
-/// Of a running node: what a power cut would take, how much it writes to the device for what it logs, how full its store
-/// is, its streams and sources. Of a store (--store, --root): what mounting it tells.
+/// Of a running node: what a power cut would take, how much it writes to the device for what it logs, how full its
+/// store is, its streams and sources. Of a store (--store, --root): what mounting it tells.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -100,6 +100,7 @@ fn named(key: &str, value: Value<'_>) -> String {
     match (number, number.and_then(|number| with_unit(key, number)), value) {
         (_, Some((key, shown)), _) => format!("{} {shown}", words(key)).trim_start().to_owned(),
         (_, _, Value::Bool(yes)) => format!("{} {}", words(key), if yes { "yes" } else { "no" }),
+        (_, _, Value::Bytes(bytes)) => format!("{} {}", words(key), clean(&bytes.escape_ascii().to_string())),
         (_, _, Value::Str(text)) if key == "words" => clean(text),
         (_, _, Value::Str(text)) => format!("{} {}", words(key), clean(text)),
         (_, _, value) => {

@@ -341,6 +341,14 @@ fn without_a_name_the_store_of_this_user_is_read() {
     fs::copy(&store.path, place.join("store.lg")).unwrap();
     let out = command(&["tail", "-o", "cat"]).env("HOME", home.path()).output().unwrap();
     assert_eq!(out.stdout, b"mine\n");
+    // A configuration wins over the usual place.
+    fs::rename(place.join("store.lg"), home.path().join("elsewhere")).unwrap();
+    let config = home.path().join(".config/lastgasp");
+    fs::create_dir_all(&config).unwrap();
+    let named = format!("[store]\npath = \"{}\"\n", home.path().join("elsewhere").display());
+    fs::write(config.join("lastgaspd.toml"), named).unwrap();
+    let out = command(&["tail", "-o", "cat"]).env("HOME", home.path()).output().unwrap();
+    assert_eq!(out.stdout, b"mine\n");
     let (code, text) = failure(&lastgasp(&["tail"]));
     if !std::path::Path::new("/var/lib/lastgasp/store.lg").exists() {
         assert_eq!(code, Some(2));

@@ -105,7 +105,9 @@ pub(crate) fn row(stream: u16, body: &[u8]) -> Row<'_> {
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lastgasp"));
     command.args(arguments).env("TZ", "UTC").env("HOME", "/nonexistent");
-    for variable in ["XDG_STATE_HOME", "XDG_RUNTIME_DIR", "NO_COLOR", "LASTGASP_PAGER", "PAGER", "LASTGASP_LESS"] {
+    for variable in
+        ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "NO_COLOR", "LASTGASP_PAGER", "PAGER", "LASTGASP_LESS"]
+    {
         command.env_remove(variable);
     }
     command
