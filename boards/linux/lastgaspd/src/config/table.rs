@@ -452,6 +452,18 @@ pub(super) static KEYS: &[Key] = &[
         one!(sources.http.listen),
     ),
     key(
+        "sources.http.hosts",
+        Kind::Patterns,
+        Apply::Reopen,
+        Words(
+            "",
+            "Names of this node that senders may use, besides its addresses, localhost and its host name. Without a \
+             token others are refused, so that no web page can have a browser send here.",
+            "[\"logs.example.org\"]",
+        ),
+        one!(sources.http.hosts),
+    ),
+    key(
         "sources.http.token_file",
         Kind::Path,
         Apply::Reopen,

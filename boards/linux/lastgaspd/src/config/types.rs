@@ -212,6 +212,8 @@ pub struct Http {
     pub enabled: Switch,
     /// Addresses to accept connections on.
     pub listen: Vec<SocketAddr>,
+    /// Names of this node that senders may use, besides its addresses, `localhost` and its host name.
+    pub hosts: Vec<Pattern>,
     /// File with the token that a sender has to show.
     pub token_file: Option<PathBuf>,
     /// Certificates, PEM; with [`Http::tls_key`], or neither.
@@ -357,6 +359,7 @@ impl Default for Http {
         Self {
             enabled: Switch::Auto,
             listen: loopback(HTTP_PORT),
+            hosts: Vec::new(),
             token_file: None,
             tls_cert: None,
             tls_key: None,

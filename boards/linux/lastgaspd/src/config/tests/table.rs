@@ -117,9 +117,9 @@ fn every_field_of_the_structs_is_set_by_a_key() {
     assert!(multiline_wait != blank.multiline_wait && max_line_bytes.is_some());
     let Syslog { enabled, udp, tcp } = syslog;
     assert!(enabled == Switch::Off && udp != none.sources.syslog.udp && tcp != none.sources.syslog.tcp);
-    let Http { enabled, listen, token_file, tls_cert, tls_key, insecure, max_request_bytes } = http;
+    let Http { enabled, listen, hosts, token_file, tls_cert, tls_key, insecure, max_request_bytes } = http;
     assert!(enabled == Switch::Off && listen != none.sources.http.listen && token_file.is_some());
-    assert!(tls_cert.is_some() && tls_key.is_some() && insecure);
+    assert!(!hosts.is_empty() && tls_cert.is_some() && tls_key.is_some() && insecure);
     assert_ne!(max_request_bytes, none.sources.http.max_request_bytes);
     let Stdin { enabled, stream, class } = stdin;
     assert!(enabled == Switch::Off && stream != none.sources.stdin.stream && class.is_some());

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use httparse::{Request, Status};
 
+use crate::config::pattern::Pattern;
+
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Bytes of a head.
@@ -67,8 +69,9 @@ pub(super) fn refusal(status: u16, reason: impl Into<String>) -> Refusal {
 /// Who may send.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// Names of this machine that senders may use in `Host`, in lower case, besides `localhost` and the address.
-    pub hosts: Vec<String>,
+    /// Names of this machine, in lower case, that senders may use in `Host`, besides `localhost` and the address. Not
+    /// asked for where a token is needed: no page knows it.
+    pub hosts: Vec<Pattern>,
     /// What senders of records have to show; `None` lets everybody in.
     pub token: Option<Vec<u8>>,
 }
@@ -98,8 +101,9 @@ fn judge(request: &Request<'_, '_>, access: &Access, local: IpAddr, max_request:
     // How the body comes is clear first of all: who does not know that does not know where the request ends.
     let framing = framing(&headers, request.version == Some(0))?;
     let host = host(request, &headers)?;
-    if !is_our_name(host, access, local) {
-        return Err(refusal(403, format!("{host} is no name of this node; use its address or localhost")));
+    if access.token.is_none() && !is_our_name(host, access, local) {
+        let reason = format!("{host} is no name of this node; use its address, or set sources.http.hosts");
+        return Err(refusal(403, reason));
     }
     if let Some(origin) = headers.one("Origin")? {
         let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
@@ -204,7 +208,8 @@ fn is_our_name(host: &str, access: &Access, local: IpAddr) -> bool {
 }
 
 fn is_listed(name: &str, access: &Access) -> bool {
-    access.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+    let name = name.to_ascii_lowercase();
+    access.hosts.iter().any(|host| host.matches(&name))
 }
 
 /// Compares in a time that does not tell how much of it is right.
@@ -368,7 +373,7 @@ mod tests {
 
     #[test]
     fn foreign_hosts_and_origins_are_refused() {
-        let access = Access { hosts: vec!["pi.lan".to_owned()], token: None };
+        let access = Access { hosts: vec![Pattern::new("pi.lan").unwrap()], token: None };
         for (host, want) in [
             ("localhost", 200),
             ("LOCALHOST:80", 200),
@@ -406,7 +411,7 @@ mod tests {
             let head = post(&format!("Content-Length: 0\r\n{shown}"));
             assert_eq!(ask(&head, &access).map_or_else(|e| e.0, |_| 200), want, "{shown}");
         }
-        let health = ask("GET /healthz HTTP/1.1\r\nHost: localhost", &access).unwrap();
-        assert!(!health.is_trusted);
+        let health = ask("GET /healthz HTTP/1.1\r\nHost: any.example", &access).unwrap();
+        assert!(!health.is_trusted, "names are not asked for, but nobody is trusted by that");
     }
 }

@@ -15,6 +15,7 @@ mod ingest;
 mod meaning;
 mod response;
 mod server;
+mod setup;
 mod transport;
 mod values;
 mod worker;
@@ -33,6 +34,7 @@ use crate::view::Handle;
 
 pub use head::Access;
 pub use ingest::STREAM;
+pub use setup::options;
 pub use transport::tls;
 
 /// What the configuration says of the class of a stream's records of a severity; `None` if it says nothing.
@@ -84,15 +86,4 @@ pub fn run<E: Send + 'static>(
     sources: Sources,
 ) -> io::Result<()> {
     server::run(listeners, options, ctx, health::Health::new(handle, sources))
-}
-
-/// Names of this machine, for [`Access::hosts`]: its host name, and that with `.local`.
-#[must_use]
-pub fn own_names() -> Vec<String> {
-    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-    match name.as_str() {
-        "" | "(none)" => Vec::new(),
-        name if name.contains('.') => vec![name.to_owned()],
-        name => vec![name.to_owned(), format!("{name}.local")],
-    }
 }

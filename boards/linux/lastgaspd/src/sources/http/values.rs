@@ -1,8 +1,8 @@
 //! JSON values as fields: nested ones keep their shape to the depth that fields have, deeper ones are kept as text.
 //!
-//! Invariants: integers from the least `i64` to the greatest `u64` are exact, those beyond are kept as their digits; the
-//! order and doubles of keys are kept; nothing of a refused field is left. Nothing is built in memory: values are slices
-//! of the request until they are encoded.
+//! Invariants: integers from the least `i64` to the greatest `u64` are exact, those beyond are kept as their digits;
+//! the order and doubles of keys are kept; nothing of a refused field is left. Nothing is built in memory: values are
+//! slices of the request until they are encoded.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -345,7 +345,8 @@ mod tests {
         );
         assert_eq!(time, Some(1_061_727_255_000_003));
         let message = "<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 \
-                       [exampleSDID@32473 iut=\"3\" eventSource=\"Application\" eventID=\"1011\"][examplePriority@32473 class=\"high\"]";
+                       [exampleSDID@32473 iut=\"3\" eventSource=\"Application\" eventID=\"1011\"]\
+                       [examplePriority@32473 class=\"high\"]";
         check(message, (10, "local4", "mymachine.example.com", "evntslog", "", "ID47", ""));
         let data = parse(message, message.len(), TODAY).data;
         assert_eq!(data[0].params[1], ("eventSource", "Application"));
