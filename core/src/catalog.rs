@@ -6,7 +6,9 @@
 use crate::error::MemoryError;
 use crate::format::edit::{EditHead, Op, SegmentUse};
 use crate::format::frame::Layout;
-use crate::format::header::{CLASSES_MAX, ClockAnchor, SEGMENTS_MAX, SEGMENTS_MIN, SegmentHeader, SegmentKind};
+use crate::format::header::{
+    CLASSES_MAX, ClockAnchor, FLOORS, LOG_FLOOR, SEGMENTS_MAX, SEGMENTS_MIN, SegmentHeader, SegmentKind,
+};
 use crate::gaps::{Gap, GapLedger};
 use crate::hal::Geometry;
 use crate::memtable::Chain;
@@ -141,10 +143,10 @@ pub struct Catalog<'m> {
     pub(crate) state: StateTable<'m>,
     /// Clock epochs.
     pub(crate) clocks: ClockTable<'m>,
-    /// Below its class's floor a record is gone.
-    pub(crate) floor: [u64; CLASSES_MAX],
+    /// Below its class's floor a record is gone; below the last one it is in no log segment any more.
+    pub(crate) floor: [u64; FLOORS],
     /// The floors as the last published edit has them: what the header of a roll may prove.
-    pub(crate) published_floor: [u64; CLASSES_MAX],
+    pub(crate) published_floor: [u64; FLOORS],
     /// Of the last edit.
     pub(crate) head: EditHead,
     /// Everything up to here is durable.
@@ -177,8 +179,8 @@ impl<'m> Catalog<'m> {
             streams: StreamTable::new(m.streams, m.names),
             state: StateTable::new(m.state),
             clocks: ClockTable::new(m.clocks),
-            floor: [1; CLASSES_MAX],
-            published_floor: [1; CLASSES_MAX],
+            floor: [1; FLOORS],
+            published_floor: [1; FLOORS],
             head: EditHead::default(),
             durable_upto: 0,
             tables_dirty: false,
@@ -193,8 +195,8 @@ impl<'m> Catalog<'m> {
         self.streams.clear();
         self.state.clear();
         self.clocks.len = 0;
-        self.floor = [1; CLASSES_MAX];
-        self.published_floor = [1; CLASSES_MAX];
+        self.floor = [1; FLOORS];
+        self.published_floor = [1; FLOORS];
         self.head = EditHead::default();
         self.durable_upto = 0;
         self.tables_dirty = false;
@@ -203,7 +205,20 @@ impl<'m> Catalog<'m> {
     /// The lowest floor: everything below is gone.
     #[must_use]
     pub fn floor(&self) -> u64 {
-        self.floor.iter().copied().take(usize::from(self.classes())).min().unwrap_or(1)
+        self.class_floors().iter().copied().min().unwrap_or(1)
+    }
+
+    /// Below its class's floor a record is gone.
+    #[must_use]
+    pub fn class_floors(&self) -> [u64; CLASSES_MAX] {
+        let [a, b, c, d, _] = self.floor;
+        [a, b, c, d]
+    }
+
+    /// Below this number nothing is in the log any more: it is in the tables, or gone.
+    #[must_use]
+    pub fn log_floor(&self) -> u64 {
+        self.floor.get(LOG_FLOOR).copied().unwrap_or(1)
     }
 
     /// Everything up to here is adopted or reported as a gap: holes that a mount declared are gaps beyond what is
@@ -271,12 +286,12 @@ impl<'m> Catalog<'m> {
         usize::try_from((self.geometry.segments / 8).clamp(2, 8)).unwrap_or(2)
     }
 
-    /// How many retention classes headers have room for on this medium.
-    pub(crate) fn classes(&self) -> u8 {
-        if self.layout.wide { 4 } else { 1 }
+    /// How many floors are written on this medium; where it is one, all are alike.
+    pub(crate) fn floors(&self) -> u8 {
+        if self.layout.wide { 5 } else { 1 }
     }
 
-    /// Raises the floor of all classes and trims what lies below.
+    /// Raises all floors and trims what lies below.
     pub(crate) fn raise_floor(&mut self, floor: u64) {
         for f in &mut self.floor {
             *f = (*f).max(floor);
@@ -295,8 +310,10 @@ impl<'m> Catalog<'m> {
                 }
             }
             Op::Floor { class, seq } => {
-                if let Some(f) = self.floor.get_mut(usize::from(class)) {
-                    *f = (*f).max(seq);
+                for (i, f) in (0u8..).zip(&mut self.floor) {
+                    if i == class || !self.layout.wide {
+                        *f = (*f).max(seq);
+                    }
                 }
                 let floor = self.floor();
                 self.gaps.raise_floor(floor);
@@ -317,7 +334,7 @@ impl<'m> Catalog<'m> {
     /// The operations of the next edit (`full` = false), or of a whole body.
     pub(crate) fn ops(&self, full: bool) -> impl Iterator<Item = Op<'_>> {
         let tables = full || self.tables_dirty;
-        let floors = (0u8..).zip(self.floor).take(usize::from(self.classes()));
+        let floors = (0u8..).zip(self.floor).take(usize::from(self.floors()));
         let floors = floors.map(|(class, seq)| Op::Floor { class, seq });
         let segments = self.pool.iter().filter(move |(_, e)| {
             e.state.used_for != SegmentUse::Manifest && (e.dirty || (full && *e != &SegmentEntry::default()))
@@ -359,7 +376,7 @@ impl<'m> Catalog<'m> {
             anchor: self.clocks.newest().unwrap_or_default(),
             volatile_bound: 0,
             floor_seq: self.floor,
-            floors: self.classes(),
+            floors: self.floors(),
             codec: u8::from(self.layout.wide),
             reserve_bytes: self.layout.reserve_bytes,
             later_bytes: 0,

@@ -8,8 +8,10 @@
 
 mod log;
 mod slots;
+mod tables;
 
 use crate::catalog::Catalog;
+use crate::format::header::CLASSES_MAX;
 use crate::gaps::{Gap, GapCause};
 use crate::hal::ReadStorage;
 use crate::scan::{Entry, Scan, ScanMemory, ScanOptions};
@@ -102,8 +104,17 @@ impl Finding {
     }
 }
 
-/// Looks at the headers, frames, indexes and trailers of every segment that holds log, at both copies of the manifest,
-/// and then at every record. `found` is told what it meets, `progress` how far it is.
+/// The segment that holds a number, or held it.
+fn segment_of(catalog: &Catalog<'_>, seq: u64) -> u32 {
+    if seq < catalog.log_floor() {
+        let tables = (0u8..).take(CLASSES_MAX).filter_map(|class| catalog.table_at_or_after(class, seq));
+        return tables.min_by_key(|(_, state)| state.first_seq).map_or(0, |(segment, _)| segment);
+    }
+    catalog.pool.order().get(catalog.pool.locate(seq)).copied().unwrap_or(0)
+}
+
+/// Looks at the headers, frames, indexes and trailers of every segment that holds log, at the tables, at both copies of
+/// the manifest, and then at every record. `found` is told what it meets, `progress` how far it is.
 pub fn check<R: ReadStorage>(
     storage: &mut R,
     catalog: &Catalog<'_>,
@@ -116,13 +127,14 @@ pub fn check<R: ReadStorage>(
     let slots = slots::Slots::read(storage, catalog, mem.frame);
     let proof = log::check(storage, catalog, mem.frame, slots.newest(), &mut |done| progress(done, total), found);
     slots.judge(catalog, proof, found);
+    tables::check(storage, catalog, mem.frame, found);
     let mut scan = Scan::new(catalog, ScanOptions::default());
     let mut done = 0;
     while let Some(entry) = scan.next(storage, catalog, mem) {
         if let Entry::Gap(gap) = entry
             && gap.cause == GapCause::Rot
         {
-            let segment = catalog.pool.order().get(catalog.pool.locate(gap.first_seq)).copied().unwrap_or(0);
+            let segment = segment_of(catalog, gap.first_seq);
             found(Finding::Lost { segment, gap });
         }
         let at = u32::try_from(catalog.pool.locate(scan.position())).unwrap_or(u32::MAX);

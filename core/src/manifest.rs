@@ -185,7 +185,10 @@ impl Manifest {
             at: scan.end,
             roll: all || scan.dirty || !scan.complete || scan.edit_no != edit_no,
         });
-        let current = usize::from(all || (slots[0].roll && !slots[1].roll));
+        // What only one of them knows must outlast the roll of the other.
+        let knows = |scan: &SlotScan| (scan.complete, scan.edit_no, scan.header.map_or(0, |h| h.generation));
+        let newer = knows(&scans[1]) >= knows(&scans[0]);
+        let current = usize::from(if all { newer } else { slots[0].roll && !slots[1].roll });
         Self { slots, current, synced: edit_no }
     }
 

@@ -133,6 +133,11 @@ impl<'m, A: Arena> Memtable<'m, A> {
         self.rebuild_chains();
     }
 
+    /// The next record gets this number. Those of one memtable lie less than 2^32 apart.
+    pub(crate) fn skip_to(&mut self, seq: u64) {
+        self.extent.next_seq = self.extent.next_seq.max(seq);
+    }
+
     /// Appends a record; `None` if it does not fit, and then nothing changed.
     pub fn push(&mut self, row: &Row<'_>) -> Option<u64> {
         let seq = self.extent.next_seq;

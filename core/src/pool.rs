@@ -151,6 +151,16 @@ impl<'m> Pool<'m> {
         }
     }
 
+    /// Nothing is in a segment any more; the next edit says so.
+    pub(crate) fn set_free(&mut self, segment: u32) {
+        self.remove_from_order(segment);
+        let SegmentState { erase_count, generation, epoch, .. } = self.get(segment).state;
+        self.set(segment, SegmentState { erase_count, generation, epoch, ..SegmentState::default() });
+        if let Some(entry) = self.entry_mut(segment) {
+            (entry.begun, entry.ready, entry.pending) = (false, false, false);
+        }
+    }
+
     /// Takes a segment out of the order.
     pub(crate) fn remove_from_order(&mut self, segment: u32) {
         if let Some(at) = self.order().iter().position(|s| *s == segment) {
@@ -210,6 +220,12 @@ impl<'m> Pool<'m> {
             .filter(|(_, e)| e.state.used_for == SegmentUse::Free)
             .min_by_key(|(_, e)| (e.state.erase_count, e.state.generation))
             .map(|(segment, _)| segment)
+    }
+
+    /// How many segments are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.iter().filter(|(_, e)| e.state.used_for == SegmentUse::Free).count()
     }
 
     /// How many segments can still be used.

@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, ClockTable, Memory};
 use crate::error::MemoryError;
 use crate::format::edit::EditHead;
 use crate::format::frame::Layout;
-use crate::format::header::CLASSES_MAX;
+use crate::format::header::FLOORS;
 use crate::gaps::GapLedger;
 use crate::hal::Geometry;
 use crate::pool::Pool;
@@ -24,8 +24,8 @@ pub struct Snapshot {
     gaps_len: usize,
     clocks_len: usize,
     streams: (u32, u16),
-    floor: [u64; CLASSES_MAX],
-    published_floor: [u64; CLASSES_MAX],
+    floor: [u64; FLOORS],
+    published_floor: [u64; FLOORS],
     head: EditHead,
     durable_upto: u64,
 }

@@ -21,6 +21,17 @@ pub struct StreamSlot {
     defined_at: u64,
     /// The manifest knows it.
     published: bool,
+    /// What it takes in tables, and of the log segment that was looked at last.
+    units: [u32; 2],
+}
+
+/// Which of a stream's two counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// In tables.
+    Tables = 0,
+    /// In the oldest segment of the log.
+    Log = 1,
 }
 
 /// Names of streams by number.
@@ -107,7 +118,7 @@ impl<'m> StreamTable<'m> {
         place.copy_from_slice(name.as_bytes());
         self.used = end;
         let slot = self.slots.get_mut(usize::from(id))?;
-        *slot = StreamSlot { start, len, known: true, defined_at: 0, published: false };
+        *slot = StreamSlot { start, len, known: true, defined_at: 0, published: false, units: slot.units };
         self.next_id = self.next_id.max(id.saturating_add(1));
         Some(())
     }
@@ -155,6 +166,33 @@ impl<'m> StreamTable<'m> {
     /// The manifest knows these streams.
     pub fn set_published(&mut self, below: u16) {
         self.slots.iter_mut().take(usize::from(below)).for_each(|s| s.published = s.known);
+    }
+
+    /// What a stream takes, in units of the caller's.
+    pub(crate) fn usage(&self, id: u16, of: Usage) -> u32 {
+        self.slots.get(usize::from(id)).and_then(|s| s.units.get(of as usize)).copied().unwrap_or(0)
+    }
+
+    /// Adds to what a stream takes, or takes away from it.
+    pub(crate) fn use_more(&mut self, id: u16, of: Usage, units: u32, gone: bool) {
+        if let Some(count) = self.slots.get_mut(usize::from(id)).and_then(|s| s.units.get_mut(of as usize)) {
+            *count = if gone { count.saturating_sub(units) } else { count.saturating_add(units) };
+        }
+    }
+
+    /// Forgets one of the counts of all streams.
+    pub(crate) fn forget_usage(&mut self, of: Usage) {
+        self.slots.iter_mut().filter_map(|s| s.units.get_mut(of as usize)).for_each(|units| *units = 0);
+    }
+
+    /// What all streams take.
+    pub(crate) fn usage_of_all(&self, of: Usage) -> u64 {
+        self.slots.iter().filter_map(|s| s.units.get(of as usize)).map(|units| u64::from(*units)).sum()
+    }
+
+    /// Numbers of all streams there can be.
+    pub(crate) fn ids(&self) -> core::ops::Range<u16> {
+        0..u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
     }
 
     /// One more than the highest number in use.

@@ -103,6 +103,16 @@ impl Walker {
         }
     }
 
+    /// The same segment from another offset.
+    pub(crate) fn moved_to(self, at: u32) -> Self {
+        Self { at, ..self }
+    }
+
+    /// No frame fits behind it.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.layout.data_end().saturating_sub(self.at) < self.layout.frame_bytes(0)
+    }
+
     /// The next thing in the segment; `None` at its end, or where a compact segment is erased to its end.
     pub(crate) fn next<'b, S: ReadStorage>(&mut self, s: &mut S, buf: &'b mut [u8]) -> Option<Found<'b>> {
         let room = self.layout.data_end().checked_sub(self.at)?;

@@ -5,7 +5,7 @@
 //! so what is never used costs address space and no memory.
 
 use lastgasp_core::catalog::Memory;
-use lastgasp_core::format::header::ClockAnchor;
+use lastgasp_core::format::header::{CLASSES_MAX, ClockAnchor};
 use lastgasp_core::format::row::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, STREAM_NAME_BYTES_MAX};
 use lastgasp_core::gaps::Gap;
 use lastgasp_core::hal::Geometry;
@@ -24,8 +24,12 @@ pub const GAPS: usize = 1024;
 pub const CLOCKS: usize = 4096;
 /// Largest frame, and so the frame buffer, in bytes; less where a segment is smaller.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
-/// Records of one row group, decoded, and the columns of one of its sub-blocks.
-pub const GROUP_BYTES: usize = GROUP_ROWS_BYTES_MAX + BLOCK_BYTES;
+/// Records of one row group, decoded, and the columns of one of its sub-blocks; or one record of the largest size.
+pub const GROUP_BYTES: usize = FRAME_BYTES_MAX + BLOCK_BYTES;
+const _: () = assert!(GROUP_BYTES >= GROUP_ROWS_BYTES_MAX + BLOCK_BYTES, "a row group of the log fits too");
+/// Places of the records of a row group per retention class, or of the records of a frame.
+const SLOTS: usize = FRAME_BYTES_MAX / ROW_BYTES_MIN;
+const _: () = assert!(SLOTS >= CLASSES_MAX * 2 * GROUP_RECORDS_MAX as usize, "two numbers a record");
 /// Columns of one sub-block of a row group.
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -52,6 +56,7 @@ pub struct StoreMemory {
     chains: [Vec<Chain>; 2],
     raw: Vec<u8>,
     table: Vec<u32>,
+    slots: Vec<u32>,
 }
 
 impl StoreMemory {
@@ -80,8 +85,9 @@ impl StoreMemory {
             state: vec![0; STATE_ENTRIES * state_entry_bytes],
             frame: vec![0; frame_bytes(geometry)],
             chains: [vec![Chain::default(); slots], vec![Chain::default(); slots]],
-            raw: vec![0; BLOCK_BYTES],
+            raw: vec![0; GROUP_BYTES],
             table: vec![0; TABLE],
+            slots: vec![0; SLOTS],
         }
     }
 
@@ -98,7 +104,7 @@ impl StoreMemory {
             state: &mut self.state,
             frame: &mut self.frame,
             chains: [first, second],
-            group: Some(GroupMemory { raw: &mut self.raw, table: &mut self.table }),
+            group: Some(GroupMemory { raw: &mut self.raw, table: &mut self.table, slots: &mut self.slots }),
         }
     }
 }
@@ -152,11 +158,7 @@ impl ScanBuffers {
     /// For scanning a store of this shape, whoever wrote it with a [`StoreMemory`].
     #[must_use]
     pub fn new(geometry: &Geometry) -> Self {
-        Self {
-            frame: vec![0; frame_bytes(geometry)],
-            raw: vec![0; GROUP_BYTES],
-            slots: vec![0; (FRAME_BYTES_MAX / ROW_BYTES_MIN).max(GROUP_RECORDS_MAX as usize)],
-        }
+        Self { frame: vec![0; frame_bytes(geometry)], raw: vec![0; CLASSES_MAX * GROUP_BYTES], slots: vec![0; SLOTS] }
     }
 
     /// The slices, to hand to a scan.

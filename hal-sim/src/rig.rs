@@ -3,13 +3,16 @@
 //! Invariant: its sizes are those of a microcontroller or of a tiny host, so that every bound of the engine is near.
 
 use lastgasp_core::catalog::Memory;
-use lastgasp_core::format::header::ClockAnchor;
+use lastgasp_core::format::header::{CLASSES_MAX, ClockAnchor};
 use lastgasp_core::gaps::Gap;
 use lastgasp_core::memtable::Chain;
 use lastgasp_core::pool::SegmentEntry;
 use lastgasp_core::scan::ScanMemory;
 use lastgasp_core::sstable::GroupMemory;
 use lastgasp_core::streams::StreamSlot;
+
+/// Places for the records of a frame, or of a row group per retention class.
+const SLOTS: usize = 4096;
 
 /// Sizes of a [`Rig`].
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +55,7 @@ pub struct Rig {
     chains: [Vec<Chain>; 2],
     raw: Vec<u8>,
     table: Vec<u32>,
+    slots: Vec<u32>,
     /// The two arenas.
     pub arenas: [Vec<u8>; 2],
 }
@@ -74,6 +78,7 @@ impl Rig {
             chains: [chains(), chains()],
             raw: vec![0; size.group_bytes],
             table: vec![0; if size.group_bytes > 0 { 256 } else { 0 }],
+            slots: vec![0; if size.group_bytes > 0 { SLOTS } else { 0 }],
             arenas: [vec![0; size.arena_bytes], vec![0; size.arena_bytes]],
         }
     }
@@ -92,7 +97,11 @@ impl Rig {
     pub fn parts(&mut self) -> (Memory<'_>, [&mut [u8]; 2]) {
         let [first, second] = &mut self.chains;
         let [a, b] = &mut self.arenas;
-        let group = (!self.raw.is_empty()).then_some(GroupMemory { raw: &mut self.raw, table: &mut self.table });
+        let group = (!self.raw.is_empty()).then_some(GroupMemory {
+            raw: &mut self.raw,
+            table: &mut self.table,
+            slots: &mut self.slots,
+        });
         let memory = Memory {
             entries: &mut self.entries,
             order: &mut self.order,
@@ -121,8 +130,8 @@ impl ScanRig {
     /// Memory for scanning a store of these sizes.
     #[must_use]
     pub fn new(size: &RigSize) -> Self {
-        let raw = vec![0; size.group_bytes];
-        Self { frame: vec![0; size.frame_bytes], raw, slots: vec![0; 1024] }
+        let raw = vec![0; size.group_bytes * CLASSES_MAX];
+        Self { frame: vec![0; size.frame_bytes], raw, slots: vec![0; SLOTS] }
     }
 
     /// The memory, to hand to a scan.

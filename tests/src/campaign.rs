@@ -10,7 +10,7 @@ use lastgasp_hal_sim::driver::medium::{Flash, Medium};
 use lastgasp_hal_sim::driver::rot::{RotReach, closed};
 use lastgasp_hal_sim::driver::story::Story;
 use lastgasp_hal_sim::driver::trace::TraceId;
-use lastgasp_hal_sim::driver::workload::{Shapes, Workload, by_hand, by_seed};
+use lastgasp_hal_sim::driver::workload::{Shapes, Workload, by_hand, by_seed, tables_by_seed};
 use lastgasp_hal_sim::model::Violation;
 use lastgasp_hal_sim::outcome::Plan;
 use std::collections::BTreeMap;
@@ -69,6 +69,8 @@ pub struct Options {
     pub seeds: u64,
     /// How many threads.
     pub threads: usize,
+    /// Only workloads whose names begin so.
+    pub only: Option<String>,
 }
 
 /// What kind of task a row of the result is about.
@@ -151,7 +153,8 @@ fn tasks(options: &Options) -> Vec<Task> {
         let shapes = profile.shapes();
         let by_hand = by_hand(&shapes);
         let seeded = (0..options.seeds).map(|seed| by_seed(seed, &shapes));
-        let cuts = by_hand.iter().cloned().chain(seeded);
+        let tables = (0..options.seeds).filter_map(|seed| tables_by_seed(seed, &shapes));
+        let cuts = by_hand.iter().cloned().chain(seeded).chain(tables);
         tasks.extend(cuts.map(|workload| Task { profile, kind: Kind::Cuts, workload }));
         if profile == Profile::Disk {
             // Row groups change what is written, not when: two of them are enough but for the long campaign.
@@ -159,7 +162,7 @@ fn tasks(options: &Options) -> Vec<Task> {
                 let name = workload.name.as_str();
                 match options.extent {
                     Extent::Smoke => name == "w15",
-                    Extent::Short => name.starts_with('w') || ["g4", "g6"].contains(&name),
+                    Extent::Short => name.starts_with('w') || ["g4", "g6", "t3", "t8"].contains(&name),
                     Extent::Full => true,
                 }
             });
@@ -167,10 +170,13 @@ fn tasks(options: &Options) -> Vec<Task> {
         }
         let damaged = by_hand.iter().filter(|workload| match options.extent {
             Extent::Smoke => profile == Profile::Nor && workload.name == "w2",
-            Extent::Short => ["w2", "w3", "w6", "g4", "g6"].contains(&workload.name.as_str()),
+            Extent::Short => ["w2", "w3", "w6", "g4", "g6", "t0", "t1"].contains(&workload.name.as_str()),
             Extent::Full => true,
         });
         tasks.extend(damaged.cloned().map(|workload| Task { profile, kind: Kind::Rot, workload }));
+    }
+    if let Some(only) = &options.only {
+        tasks.retain(|task| task.workload.name.starts_with(only.as_str()));
     }
     // The long ones first, so that the threads end together.
     tasks.sort_by_key(|t| (t.profile != Profile::Nor, t.kind, t.workload.name.clone()));
@@ -207,7 +213,9 @@ fn number_of(row: &Row) -> (u8, u64) {
     let class = match row.workload.as_bytes().first() {
         Some(b'w') => 0,
         Some(b'g') => 1,
-        _ => 2,
+        Some(b't') => 2,
+        Some(b's') => 3,
+        _ => 4,
     };
     (class, row.workload[1..].parse().unwrap_or(0))
 }
@@ -273,7 +281,8 @@ fn rot<M: Medium>(workload: &Workload, extent: Extent, row: &mut Row) {
     let reach = RotReach {
         all_bits: extent == Extent::Full,
         go_on_one_in: if extent == Extent::Full { 8 } else { 32 },
-        share: (0, 1),
+        // A store with tables is larger; a part of it holds all there is.
+        share: if extent == Extent::Short && workload.name.starts_with('t') { (1, 3) } else { (0, 1) },
     };
     match closed::<M>(workload, &mut bench) {
         Err(violation) => {

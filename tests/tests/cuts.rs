@@ -91,7 +91,13 @@ fn a_failed_sync_loses_nothing_that_was_acknowledged() {
 
 #[test]
 fn every_case_of_the_decision_table_is_visited() {
-    let options = Options { extent: Extent::Smoke, profiles: vec![Profile::Disk, Profile::Nor], seeds: 4, threads: 2 };
+    let options = Options {
+        extent: Extent::Smoke,
+        profiles: vec![Profile::Disk, Profile::Nor],
+        seeds: 4,
+        threads: 2,
+        only: None,
+    };
     let rows = run(&options, &|_, _| ());
     let broken: Vec<_> = rows.iter().flat_map(|row| &row.violations).collect();
     assert!(broken.is_empty(), "{broken:?}");

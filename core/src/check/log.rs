@@ -33,7 +33,7 @@ pub(super) fn check<R: ReadStorage>(
         edit,
         proof: Proof::default(),
         cut_since: false,
-        next: catalog.floor(),
+        next: catalog.log_floor(),
         tail: None,
         seal: None,
         left: None,

@@ -53,6 +53,13 @@ pub struct Life {
 }
 
 impl Life {
+    /// The same for frames of a table: no frame of the log ever verifies as one of a table, nor the other way round,
+    /// even if an edit was lost and its generations were given out once more.
+    #[must_use]
+    pub fn of_table(self) -> Self {
+        Self { generation: !self.generation, ..self }
+    }
+
     /// A CRC that has taken in {store id u64, segment u32, generation u64, offset in the segment u32}, little-endian.
     #[must_use]
     pub fn seeded(&self, offset: u32) -> Crc32c {

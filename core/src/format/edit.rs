@@ -23,6 +23,13 @@ pub enum SegmentUse {
     Manifest,
     /// Failed to erase or program; never used again.
     Retired,
+    /// Row groups of a retention class.
+    Table {
+        /// The class.
+        class: u8,
+        /// More may be appended, if the boot that wrote this stops cleanly.
+        open: bool,
+    },
 }
 
 /// What the manifest knows of a segment.
@@ -32,7 +39,8 @@ pub struct SegmentState {
     pub used_for: SegmentUse,
     /// The origin of a boot stands in it, and with it perhaps the copy of a frame: it is not dropped before its turn.
     pub holds_boot: bool,
-    /// How many numbers a batch that begins here goes on in the next segments.
+    /// How many numbers a batch that begins here goes on in the next segments. Of a table: the offset behind the last
+    /// frame that counts.
     pub chain_tail: u32,
     /// How often it was erased.
     pub erase_count: u32,
@@ -40,9 +48,9 @@ pub struct SegmentState {
     pub generation: u64,
     /// No frame in it is of an earlier boot epoch.
     pub epoch: u32,
-    /// First sequence number adopted from it.
+    /// First sequence number adopted from it; of a table, that it covers.
     pub first_seq: u64,
-    /// Last sequence number adopted from it; `first_seq - 1` if none.
+    /// Last sequence number adopted from it, or that it covers; `first_seq - 1` if none.
     pub last_seq: u64,
 }
 
@@ -77,9 +85,9 @@ pub enum Op<'a> {
         /// Its state.
         state: SegmentState,
     },
-    /// Raises the floor of a retention class.
+    /// Raises the floor of a retention class, or of the log.
     Floor {
-        /// The class.
+        /// The class; 4 is the log.
         class: u8,
         /// Records below this number are gone.
         seq: u64,

@@ -545,6 +545,22 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_of_another_life_does_not_verify_behind_a_new_header() {
+        let l = layout(512);
+        let (old, new) = (Life { generation: 4, ..LIFE }, LIFE);
+        let seal = |life: &Life, byte: u8| {
+            let mut out = vec![0; 512];
+            out[40..101].fill(byte);
+            l.seal(&mut out, &rows(&[byte; 61], FrameFlags::WHOLE), life, 512).unwrap();
+            out
+        };
+        let (before, mut torn) = (seal(&old, 1), seal(&new, 2));
+        assert!(l.verify(&torn, &new, 512, WANT).is_some());
+        torn[40..].copy_from_slice(&before[40..]);
+        assert!(l.verify(&torn, &new, 512, WANT).is_none());
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_frame_is_noticed() {
         for unit in [4, 512] {
             let l = layout(unit);

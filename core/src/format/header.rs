@@ -16,6 +16,10 @@ pub const VERSION_MAJOR: u8 = 0;
 pub const VERSION_MINOR: u8 = 1;
 /// Retention classes a header has room for.
 pub const CLASSES_MAX: usize = 4;
+/// Floors of a store: one per retention class, then that of the log.
+pub const FLOORS: usize = CLASSES_MAX + 1;
+/// Which of the floors is the log's.
+pub const LOG_FLOOR: usize = CLASSES_MAX;
 /// Smallest segment in bytes.
 pub const SEGMENT_BYTES_MIN: u32 = 1024;
 /// Largest number of segments in a store.
@@ -26,7 +30,7 @@ pub const SEGMENTS_MIN: u32 = 8;
 /// Metadata up to and with the first floor; the floors of further classes follow.
 const METADATA_BYTES: u32 = 104;
 /// Largest header with its metadata that this version writes.
-pub const HEADER_BYTES_MAX: u32 = FIXED_BYTES + METADATA_BYTES + 8 * 3;
+pub const HEADER_BYTES_MAX: u32 = FIXED_BYTES + METADATA_BYTES + 8 * 4;
 
 /// What a segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,9 +98,9 @@ pub struct SegmentHeader {
     pub epoch: u32,
     /// How often the segment was erased.
     pub erase_count: u32,
-    /// First sequence number that can stand in it.
+    /// First sequence number that can stand in it; of a table, that it covers.
     pub first_seq: u64,
-    /// Everything earlier in the log at or above this number is void (rule R).
+    /// Everything earlier in the log at or above this number is void (rule R). Of a table: its class.
     pub void_from: u64,
     /// Last manifest edit known durable when this header was written.
     pub edit_no: u64,
@@ -106,9 +110,10 @@ pub struct SegmentHeader {
     pub anchor: ClockAnchor,
     /// How many numbers the boot that opened the segment may hand out in RAM before the next synced frame.
     pub volatile_bound: u32,
-    /// Below its class's floor a record is gone. Unused classes repeat the lowest.
-    pub floor_seq: [u64; CLASSES_MAX],
-    /// How many floors are written (1 on NOR, 4 elsewhere).
+    /// Below its class's floor a record is gone, and below the last one it is not in the log any more. Where only one
+    /// is written, it stands for all.
+    pub floor_seq: [u64; FLOORS],
+    /// How many floors are written (1 on NOR, 5 elsewhere).
     pub floors: u8,
     /// Compression of the segment's row groups: 0 none, 1 LZ4; others by `Codec`.
     pub codec: u8,
@@ -141,7 +146,7 @@ impl SegmentHeader {
     }
 
     fn metadata_bytes(&self) -> u32 {
-        let floors = u32::from(self.floors.clamp(1, 4)).saturating_sub(1).saturating_mul(8);
+        let floors = u32::from(self.floors.clamp(1, 5)).saturating_sub(1).saturating_mul(8);
         METADATA_BYTES.saturating_add(floors).saturating_add(u32::from(self.later_bytes))
     }
 
@@ -160,7 +165,8 @@ impl SegmentHeader {
     /// What checksums in this segment are seeded with.
     #[must_use]
     pub fn life(&self) -> Life {
-        Life { store_id: self.store_id, segment: self.segment, generation: self.generation }
+        let life = Life { store_id: self.store_id, segment: self.segment, generation: self.generation };
+        if self.kind == SegmentKind::Table { life.of_table() } else { life }
     }
 
     /// Encodes into the front of `out`, zero-filling it; returns the length, or `None` if `out` is too short.
@@ -200,7 +206,7 @@ impl SegmentHeader {
         put(m, 0x50, &self.anchor.wall_us.to_le_bytes())?;
         put(m, 0x58, &self.anchor.clock_epoch.to_le_bytes())?;
         put(m, 0x5C, &self.volatile_bound.to_le_bytes())?;
-        for (i, floor) in self.floor_seq.iter().take(usize::from(self.floors.clamp(1, 4))).enumerate() {
+        for (i, floor) in self.floor_seq.iter().take(usize::from(self.floors.clamp(1, 5))).enumerate() {
             put(m, i.saturating_mul(8).saturating_add(0x60), &floor.to_le_bytes())?;
         }
         Some(())
@@ -247,7 +253,7 @@ impl SegmentHeader {
 
     fn decode_metadata(m: &[u8], fixed: &[u8]) -> Option<Self> {
         let floors = u8_at(m, 0x2E)?;
-        let mut floor_seq = [u64_at(m, 0x60)?; CLASSES_MAX];
+        let mut floor_seq = [u64_at(m, 0x60)?; FLOORS];
         for (i, floor) in floor_seq.iter_mut().enumerate().take(usize::from(floors)) {
             *floor = u64_at(m, i.checked_mul(8)?.checked_add(0x60)?)?;
         }
@@ -289,7 +295,7 @@ impl SegmentHeader {
             && (1..=4096).contains(&self.write_unit)
             && self.segment_bytes.is_multiple_of(self.torn_unit)
             && self.torn_unit.is_multiple_of(self.write_unit)
-            && (1..=4).contains(&self.floors)
+            && (1..=5).contains(&self.floors)
             && self.reserve_bytes >= super::trailer::TRAILER_BYTES
             && self.data_start() < self.data_end()
     }
@@ -317,8 +323,8 @@ mod tests {
             durable_upto: 98,
             anchor: ClockAnchor { clock_epoch: 2, wall_us: -5, synchronised: true },
             volatile_bound: 5,
-            floor_seq: [4, 3, 2, 1],
-            floors: 4,
+            floor_seq: [4, 3, 2, 1, 5],
+            floors: 5,
             codec: 1,
             reserve_bytes: 512,
             later_bytes: 0,

@@ -29,8 +29,15 @@ use core::fmt;
 use crate::error::{ReadOnlyReason, StoreError};
 use crate::format::row::{Lost, Row};
 use crate::hal::{Arena, Storage};
-use crate::store::{Store, Ticket};
+use crate::retention::KeepPolicy;
+use crate::store::{Stepped, Store, Ticket};
 use pace::Pace;
+
+/// Rewriting goes on when nothing came in for so long.
+const IDLE_US: u64 = 500_000;
+/// While space is short, a step of rewriting goes with so many bytes taken in, and at most so many with a commit.
+const STEP_BYTES: u64 = 512 << 10;
+const STEPS_PER_COMMIT: u64 = 8;
 
 /// A batch: durable whole or not at all. An empty one of class [`Class::Each`] makes everything durable that was put in
 /// before it: its last number is the one that has to become durable.
@@ -150,6 +157,14 @@ pub struct Node<'m, S: Storage, A: Arena> {
     pace: Pace,
     flight: Option<Ticket>,
     phase: Phase,
+    /// No rewriting, as while power is failing.
+    paused: bool,
+    /// When the last input came that was no tick.
+    busy_us: Option<u64>,
+    /// Rewriting had something to do when it was asked last.
+    more: bool,
+    /// Bytes of records that rewriting has kept up with.
+    bytes_seen: u64,
 }
 
 impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
@@ -157,7 +172,17 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
     #[must_use]
     pub fn new(store: Store<'m, S, A>, volatile_bound: u32) -> Self {
         let phase = store.read_only().map_or(Phase::Running, Phase::Failed);
-        Self { store, volatile_bound, pace: Pace::default(), flight: None, phase }
+        Self {
+            store,
+            volatile_bound,
+            pace: Pace::default(),
+            flight: None,
+            phase,
+            paused: false,
+            busy_us: None,
+            more: true,
+            bytes_seen: 0,
+        }
     }
 
     /// The store, for reading.
@@ -194,6 +219,17 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         self.pace.sync_us()
     }
 
+    /// Stops rewriting, or lets it go on: while power is failing nothing else may keep the medium busy.
+    pub fn pause_rewriting(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// What is kept from now on.
+    pub fn set_keep(&mut self, policy: KeepPolicy<'m>) {
+        self.store.set_keep(policy);
+        self.more = true;
+    }
+
     /// One input at one time. Times never go back.
     ///
     /// # Power loss
@@ -202,11 +238,20 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         let mut batch = None;
         let mut begun = None;
         match input {
-            Input::Batch(b) => batch = Some(self.take(now_us, &b, &mut begun)),
+            Input::Batch(b) => {
+                (self.busy_us, self.more) = (Some(now_us), true);
+                batch = Some(self.take(now_us, &b, &mut begun));
+            }
             Input::Lost(lost) => batch = Some(self.lost(now_us, &lost, &mut begun)),
-            Input::Tick => begun = self.begin_if_due(now_us),
+            Input::Tick => {
+                begun = self.begin_if_due(now_us);
+                if begun.is_none() {
+                    self.rewrite_when_idle(now_us);
+                }
+            }
             Input::Synced(result) => {
                 self.synced(now_us, result);
+                self.rewrite_when_short(now_us);
                 begun = self.begin_if_due(now_us);
             }
             Input::Stop => {
@@ -226,7 +271,46 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
     }
 
     fn wait_until_us(&self) -> Option<u64> {
-        self.pace.due_us().filter(|_| self.flight.is_none())
+        if self.flight.is_some() {
+            return None;
+        }
+        let idle = self.idle_at_us().filter(|_| self.more && !self.paused && self.store.can_rewrite());
+        self.pace.due_us().into_iter().chain(idle).min()
+    }
+
+    fn idle_at_us(&self) -> Option<u64> {
+        self.busy_us.map(|busy| busy.saturating_add(IDLE_US))
+    }
+
+    /// One step of rewriting while nothing else is to be done.
+    fn rewrite_when_idle(&mut self, now_us: u64) {
+        let is_idle = self.flight.is_none() && self.idle_at_us().is_some_and(|at| at <= now_us);
+        if is_idle && self.phase == Phase::Running && !self.paused && self.more {
+            self.rewrite(now_us, true);
+        }
+    }
+
+    /// Between two commits, where space is short: so much that the log never has to wait for it.
+    fn rewrite_when_short(&mut self, now_us: u64) {
+        let taken = self.store.stats().record_bytes;
+        let since = taken.saturating_sub(core::mem::replace(&mut self.bytes_seen, taken));
+        let steps = since.checked_div(STEP_BYTES).unwrap_or(0).saturating_add(2).min(STEPS_PER_COMMIT);
+        for _ in 0..steps {
+            if self.phase != Phase::Running || self.paused || !self.store.is_short_of_space() {
+                return;
+            }
+            self.rewrite(now_us, false);
+            if !self.more {
+                return;
+            }
+        }
+    }
+
+    fn rewrite(&mut self, now_us: u64, idle: bool) {
+        match self.store.step(now_us, idle) {
+            Ok(stepped) => self.more = stepped == Stepped::Worked,
+            Err(e) => _ = self.fail(reason_of(&e)),
+        }
     }
 
     fn is_running(&self) -> Result<(), Refused> {

@@ -110,7 +110,7 @@ impl Replay {
         if void_from < self.next {
             cases.visit(b'B');
             self.tail.dirty = true;
-            self.take_back(catalog, void_from.max(catalog.floor()));
+            self.take_back(catalog, void_from.max(catalog.log_floor()));
         } else {
             cases.visit(b'A');
         }
@@ -196,7 +196,7 @@ impl Replay {
         payload: &[u8],
         cases: &mut Cases,
     ) {
-        if frame.count > 0 && frame.last_seq() < catalog.floor() {
+        if frame.count > 0 && frame.last_seq() < catalog.log_floor() {
             cases.visit(b'E');
             return;
         }
@@ -214,7 +214,7 @@ impl Replay {
             if frame.count == 0 {
                 return;
             }
-            self.take_back(catalog, frame.first_seq.max(catalog.floor()));
+            self.take_back(catalog, frame.first_seq.max(catalog.log_floor()));
         }
         if frame.first_seq > self.next && !self.bridge(catalog, frame.first_seq, cases) {
             cases.visit(b'J');
@@ -250,7 +250,7 @@ impl Replay {
             cases.visit(b'L');
             self.drop_chain(catalog);
             // Not proven durable: whatever follows was not adopted by anyone either.
-            if batch.is_none_or(|(_, last)| last > self.durable_upto) && frame.first_seq >= catalog.floor() {
+            if batch.is_none_or(|(_, last)| last > self.durable_upto) && frame.first_seq >= catalog.log_floor() {
                 (self.stopped, self.tail.dirty) = (true, true);
             }
             return;

@@ -32,6 +32,7 @@
 mod adopt;
 mod identify;
 mod passes;
+mod tables;
 
 pub(crate) use identify::read_header;
 
@@ -176,6 +177,16 @@ pub(crate) fn open_segment<S: ReadStorage>(
     (header, walker_at(catalog, segment, start, want))
 }
 
+/// A walker at the first frame of a table segment.
+pub(crate) fn open_table<S: ReadStorage>(s: &mut S, catalog: &Catalog<'_>, segment: u32, buf: &mut [u8]) -> Walker {
+    let generation = catalog.pool.get(segment).state.generation;
+    let header = read_header(s, &catalog.geometry, segment, buf)
+        .filter(|h| h.kind == SegmentKind::Table && h.store_id == catalog.store_id && h.generation == generation);
+    let start = header.as_ref().map_or_else(|| catalog.data_start(), SegmentHeader::data_start);
+    let life = crate::format::crc::Life { store_id: catalog.store_id, segment, generation }.of_table();
+    Walker::new(catalog.layout, life, catalog.geometry.read_unit, start, Expected::default())
+}
+
 fn walker_at(catalog: &Catalog<'_>, segment: u32, at: u32, want: Expected) -> Walker {
     let generation = catalog.pool.get(segment).state.generation;
     let life = crate::format::crc::Life { store_id: catalog.store_id, segment, generation };
@@ -269,6 +280,7 @@ fn settle(
     catalog.durable_upto = base;
     catalog.published_floor = catalog.floor;
     seal_ended(catalog, dirty);
+    tables::settle_tables(catalog, matches!(previous_end, PreviousEnd::Clean));
     let resume = last_segment.filter(|_| !dirty).map(|segment| (segment, skip(replay.tail.at)));
     let last_frame = replay.last_frame.filter(|_| unclean);
     let verdict = Verdict { void_from, next_seq, resume, last_frame, marginal_edit };

@@ -142,6 +142,10 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
             for (floor, known) in catalog.floor.iter_mut().zip(h.floor_seq) {
                 *floor = (*floor).max(known);
             }
+            if h.kind == SegmentKind::Table && !slots.contains(&segment) {
+                self.list_table(catalog, &h);
+                continue;
+            }
             let Some(entry) = catalog.pool.entry_mut(segment) else { continue };
             if slots.contains(&segment) || h.kind != SegmentKind::Log || h.generation < entry.state.generation {
                 continue;
@@ -158,8 +162,7 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
             entry.begun |= matches!(entry.state.used_for, SegmentUse::Announced | SegmentUse::Sealed);
         }
         catalog.pool.sort_order(|e| e.begun);
-        let floor = catalog.floor();
-        catalog.gaps.raise_floor(floor);
+        self.settle_overlaps(catalog);
     }
 
     /// Of a damaged header the generation may still be legible: if frames verify under it, it is right.
@@ -192,7 +195,7 @@ impl<S: ReadStorage> Pass<'_, '_, S> {
         evidence: &Evidence,
         rebuilt: bool,
     ) -> Replay {
-        let start = catalog.floor().max(sealed_upto(catalog, from).saturating_add(1));
+        let start = catalog.log_floor().max(sealed_upto(catalog, from).saturating_add(1));
         let mut replay = Replay::new(start, evidence.durable_upto);
         for i in from..catalog.pool.order().len() {
             let segment = catalog.pool.order().get(i).copied();
@@ -315,7 +318,7 @@ fn sealed_upto(catalog: &Catalog<'_>, from: usize) -> u64 {
     sealed.map(|s| catalog.pool.get(*s).state.last_seq).max().unwrap_or(0)
 }
 
-fn apply_frame_items(catalog: &mut Catalog<'_>, frame: &Frame, payload: &[u8]) {
+pub(super) fn apply_frame_items(catalog: &mut Catalog<'_>, frame: &Frame, payload: &[u8]) {
     let items = match frame.kind {
         FrameKind::RowGroup => crate::sstable::preamble(payload, frame.flags.is_part()),
         _ => Prefix::read(payload, frame.flags.is_part()).map(|(_, items)| items),

@@ -19,7 +19,7 @@ impl Scan {
         mem: &mut ScanMemory<'_>,
     ) -> Step {
         // The numbers below `lowest` are not looked at yet.
-        let mut lowest = self.end.max(catalog.floor());
+        let mut lowest = self.end.max(catalog.log_floor());
         // The origin that repeats what is looked for stands in the next segment, or behind boots that stored nothing.
         let is_empty = |index: usize| {
             let state = catalog.pool.order().get(index).map(|s| catalog.pool.get(*s).state);

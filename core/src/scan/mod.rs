@@ -8,6 +8,7 @@ mod backward;
 mod forward;
 mod place;
 mod rows;
+mod tables;
 
 use crate::catalog::Catalog;
 use crate::format::events::{Close, Origin};
@@ -18,6 +19,7 @@ use crate::hal::ReadStorage;
 use crate::walk::Walker;
 pub(crate) use place::chain_is_whole;
 use rows::{Loaded, row_of};
+use tables::TableScan;
 
 /// Which records a scan shows. Gaps and events are always shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,9 +68,11 @@ impl Default for ScanOptions {
 pub struct ScanMemory<'b> {
     /// One frame: as long as the writer's.
     pub frame: &'b mut [u8],
-    /// The records of one row group, decoded: more than 1 MiB on Linux, empty where none are written.
+    /// The records of one row group per retention class with tables, decoded: each more than 1 MiB on Linux; empty
+    /// where none are written.
     pub raw: &'b mut [u8],
     /// Where records lie in their frame; if it is shorter than a frame has records, each is looked for from the front.
+    /// Two per record of one row group, per retention class with tables.
     pub slots: &'b mut [u32],
 }
 
@@ -172,6 +176,9 @@ pub struct Scan {
     /// The chain that was looked at last, and whether it is whole.
     chain: Option<((u64, u64), bool)>,
     ledger_shown: bool,
+    tables: TableScan,
+    /// Only the tables of this class.
+    only_class: Option<u8>,
 }
 
 /// What to yield; records are decoded in a second step, when nothing is read any more.
@@ -201,7 +208,15 @@ impl Scan {
             loaded: None,
             chain: None,
             ledger_shown,
+            tables: TableScan::default(),
+            only_class: None,
         }
+    }
+
+    /// For a rewrite: the records numbered `first..=last`, of one class's tables or else of the log.
+    pub(crate) fn for_rewrite(catalog: &Catalog<'_>, (from, to): (u64, u64), only_class: Option<u8>) -> Self {
+        let options = ScanOptions { from, to, ..ScanOptions::default() };
+        Self { only_class, ledger_shown: true, ..Self::new(catalog, options) }
     }
 
     /// The number that the next record would have at least (at most in reverse); to go on later from here.
@@ -252,6 +267,7 @@ impl Scan {
                     Some(record) if self.options.filter.matches(&record) => return Looked::Record(seq),
                     Some(_) => {}
                     None if self.loaded.is_some_and(|loaded| loaded.is_left_out(mem, seq)) => {}
+                    None if self.loaded.is_none() && self.table_row(mem, seq).is_some() => {}
                     None => return Looked::Gap(Gap::new(seq, seq, true, GapCause::Rot)),
                 },
             }
@@ -261,9 +277,10 @@ impl Scan {
 
     /// The record of [`Looked::Record`], as long as nothing else uses the memory.
     pub(crate) fn record<'b>(&self, catalog: &Catalog<'_>, mem: &'b ScanMemory<'_>, seq: u64) -> Option<Record<'b>> {
-        let loaded = self.loaded?;
-        let row = row_of(&loaded, mem, seq)?;
-        let Loaded { clock_epoch, boot, .. } = loaded;
+        let ((clock_epoch, boot), row) = match self.loaded {
+            Some(loaded) => ((loaded.clock_epoch, loaded.boot), row_of(&loaded, mem, seq)?),
+            None => self.table_row(mem, seq).and_then(|(from, row)| Some((from, row?)))?,
+        };
         Some(Record { seq, clock: catalog.clocks.get(clock_epoch), clock_epoch, boot, row })
     }
 
@@ -283,6 +300,9 @@ impl Scan {
         }
         if let Some(step) = self.take_loaded() {
             return step;
+        }
+        if self.next < catalog.log_floor() {
+            return self.load_tables(s, catalog, mem);
         }
         if self.options.reverse { self.load_backward(s, catalog, mem) } else { self.load_forward(s, catalog, mem) }
     }

@@ -24,16 +24,18 @@ impl Scan {
         let carry = Expected { seq: state.first_seq, ..Expected::default() };
         let (_, mut walker) = open_segment(s, catalog, segment, carry, frame_buffer);
         if catalog.layout.wide && seq > state.first_seq {
-            seek(s, &mut walker, seq, frame_buffer);
+            let end = walker.layout.data_end();
+            seek(s, &mut walker, seq, end, frame_buffer);
         }
         Some(Place { index, segment, generation: state.generation, walker })
     }
 }
 
-/// Moves a walker over a wide segment close to the frame that holds `seq`, by bisection over the frame headers.
-fn seek<S: ReadStorage>(s: &mut S, walker: &mut Walker, seq: u64, buf: &mut [u8]) {
+/// Moves a walker over a wide segment close to the frame before `end` that holds `seq`, by bisection over the frame
+/// headers.
+pub(super) fn seek<S: ReadStorage>(s: &mut S, walker: &mut Walker, seq: u64, end: u32, buf: &mut [u8]) {
     let unit = walker.layout.frame_unit.max(1);
-    let (mut low, mut high) = (walker.at, walker.layout.data_end());
+    let (mut low, mut high) = (walker.at, end);
     while high.saturating_sub(low) > unit {
         let middle = low.saturating_add(high.saturating_sub(low) / 2 / unit * unit);
         if middle <= low {

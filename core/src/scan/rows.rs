@@ -122,16 +122,20 @@ fn fill_slots(payload: &[u8], loaded: &Loaded, start: usize, slots: &mut [u32]) 
     }
 }
 
+/// The row item that stands at `at`.
+pub(super) fn row_at(rows: &[u8], at: u32) -> Option<Row<'_>> {
+    match ItemReader::new(rows.get(usize::try_from(at).ok()?..)?).next()? {
+        Item::Row(row) => Some(row),
+        _ => None,
+    }
+}
+
 pub(super) fn row_of<'b>(loaded: &Loaded, mem: &'b ScanMemory<'_>, seq: u64) -> Option<Row<'b>> {
     let index = usize::try_from(seq.checked_sub(loaded.first_seq)?).ok()?;
     let bytes: &[u8] = if loaded.in_raw { mem.raw } else { mem.frame };
     let rows = bytes.get(loaded.start..)?.get(..loaded.len)?;
     if loaded.has_slots {
-        let at = usize::try_from(*mem.slots.get(index)?).ok()?;
-        return match ItemReader::new(rows.get(at..)?).next()? {
-            Item::Row(row) => Some(row),
-            _ => None,
-        };
+        return row_at(rows, *mem.slots.get(index)?);
     }
     let mut rows = ItemReader::new(rows).filter_map(|item| match item {
         Item::Row(row) => Some(row),

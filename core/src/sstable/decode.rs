@@ -47,7 +47,7 @@ pub fn decode_where(
     mut keep: impl FnMut(&BlockInfo) -> bool,
 ) -> Option<usize> {
     let group = Group::read(payload, frame.flags.is_part())?;
-    if (group.first_seq, group.count) != (frame.first_seq, frame.count) {
+    if (group.first_seq, group.count, group.upto) != (frame.first_seq, frame.count, None) {
         return None;
     }
     let slots = slots.get_mut(..usize::try_from(group.count).ok()?)?;
@@ -58,23 +58,107 @@ pub fn decode_where(
         if !keep(&info) {
             continue;
         }
-        let packed = group.packed(&info)?;
-        let room = raw.get_mut(used..)?;
-        let row_bytes = usize::try_from(info.row_bytes).ok()?;
-        match info.packing {
-            Packing::Stored => rows(&info, packed, group.first_seq, used, room.get_mut(..row_bytes)?, slots)?,
-            Packing::Lz4 => {
-                let columns_at = room.len().checked_sub(usize::try_from(info.raw_bytes).ok()?)?;
-                let (room, columns) = room.split_at_mut_checked(columns_at)?;
-                let room = room.get_mut(..row_bytes)?;
-                lz4::decompress(packed, columns).ok()?;
-                rows(&info, columns, group.first_seq, used, room, slots)?;
+        let mut note = |seq: u64, at: u32| {
+            let slot = slots.get_mut(usize::try_from(seq.checked_sub(group.first_seq)?).ok()?)?;
+            if *slot != ABSENT {
+                return None;
             }
-            Packing::Unknown(_) => return None,
-        }
-        used = used.checked_add(row_bytes)?;
+            *slot = at;
+            Some(())
+        };
+        used = used.checked_add(block(&group, &info, raw, used, true, &mut note)?)?;
     }
     (blocks.is_whole() && records == group.count).then_some(used)
+}
+
+/// What [`decode_sparse`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SparseDecoded {
+    /// What the numbers in the places are counted from.
+    pub first_seq: u64,
+    /// Bytes of row items, from the front of `raw`.
+    pub bytes: usize,
+    /// Records, and so places.
+    pub records: usize,
+}
+
+/// Decodes the row group of a table into `raw` as row items, and notes in `places`, in ascending order, the number of
+/// each record less [`SparseDecoded::first_seq`], and where it stands: [`ABSENT`] for those of sub-blocks that `keep`
+/// does not want.
+///
+/// `None` if the group is damaged, or `raw` or `places` are too short for it.
+pub fn decode_sparse(
+    payload: &[u8],
+    frame: &Frame,
+    raw: &mut [u8],
+    places: &mut [[u32; 2]],
+    mut keep: impl FnMut(&BlockInfo) -> bool,
+) -> Option<SparseDecoded> {
+    let group = Group::read(payload, frame.flags.is_part())?;
+    let upto = group.upto?;
+    if group.first_seq < frame.first_seq || group.last_seq > upto || group.count != frame.count {
+        return None;
+    }
+    let (mut blocks, mut records, mut bytes) = (group.blocks(), 0usize, 0usize);
+    for info in blocks.by_ref() {
+        let wanted = keep(&info);
+        let mut note = |seq: u64, at: u32| {
+            let delta = u32::try_from(seq.checked_sub(group.first_seq)?).ok()?;
+            *places.get_mut(records)? = [delta, if wanted { at } else { ABSENT }];
+            records = records.checked_add(1)?;
+            Some(())
+        };
+        bytes = bytes.checked_add(block(&group, &info, raw, bytes, wanted, &mut note)?)?;
+    }
+    let places = places.get_mut(..records)?;
+    places.sort_unstable();
+    let is_sound = blocks.is_whole()
+        && usize::try_from(group.count) == Ok(records)
+        && places.windows(2).all(|w| matches!(w, [a, b] if a.first() < b.first()));
+    is_sound.then_some(SparseDecoded { first_seq: group.first_seq, bytes, records })
+}
+
+/// Decodes one sub-block to `raw[used..]`, or only its numbers; returns the bytes of its row items.
+fn block(
+    group: &Group<'_>,
+    info: &BlockInfo,
+    raw: &mut [u8],
+    used: usize,
+    wanted: bool,
+    note: &mut impl FnMut(u64, u32) -> Option<()>,
+) -> Option<usize> {
+    let packed = group.packed(info)?;
+    let room = raw.get_mut(used..)?;
+    let row_bytes = usize::try_from(info.row_bytes).ok()?;
+    match (info.packing, wanted) {
+        (Packing::Stored, true) => rows(info, packed, used, room.get_mut(..row_bytes)?, note)?,
+        (Packing::Stored, false) => numbers_of(info, packed, note)?,
+        (Packing::Lz4, _) => {
+            let columns_at = room.len().checked_sub(usize::try_from(info.raw_bytes).ok()?)?;
+            let (room, columns) = room.split_at_mut_checked(columns_at)?;
+            lz4::decompress(packed, columns).ok()?;
+            if wanted {
+                rows(info, columns, used, room.get_mut(..row_bytes)?, note)?;
+            } else {
+                numbers_of(info, columns, note)?;
+            }
+        }
+        (Packing::Unknown(_), _) => return None,
+    }
+    Some(if wanted { row_bytes } else { 0 })
+}
+
+/// Notes the numbers of a sub-block whose records are not wanted.
+fn numbers_of(info: &BlockInfo, columns: &[u8], note: &mut impl FnMut(u64, u32) -> Option<()>) -> Option<()> {
+    let mut columns = Columns::open(columns, usize::try_from(info.count).ok()?)?;
+    let mut seq = info.first_seq;
+    for i in 0..info.count {
+        if i > 0 {
+            seq = seq.wrapping_add(columns.seqs.next()?.cast_unsigned());
+        }
+        note(seq, ABSENT)?;
+    }
+    (seq == info.last_seq).then_some(())
 }
 
 /// Splits `n` bytes off the front of `rest`.
@@ -192,10 +276,9 @@ impl<'b> Columns<'b> {
 fn rows(
     info: &BlockInfo,
     columns: &[u8],
-    group_first: u64,
     base: usize,
     out: &mut [u8],
-    slots: &mut [u32],
+    note: &mut impl FnMut(u64, u32) -> Option<()>,
 ) -> Option<()> {
     let count = usize::try_from(info.count).ok()?;
     let mut columns = Columns::open(columns, count)?;
@@ -214,11 +297,7 @@ fn rows(
             event_us = event_us.wrapping_add(columns.events.next()?);
         }
         timed_before |= timed;
-        let slot = slots.get_mut(usize::try_from(seq.checked_sub(group_first)?).ok()?)?;
-        if *slot != ABSENT {
-            return None;
-        }
-        *slot = u32::try_from(base.checked_add(out.len())?).ok().filter(|at| *at != ABSENT)?;
+        note(seq, u32::try_from(base.checked_add(out.len())?).ok().filter(|at| *at != ABSENT)?)?;
         out.item(&Item::Row(Row {
             stream: info.stream,
             severity: *severity,

@@ -8,8 +8,10 @@
 //! holds is of no use; the memtable is only read.
 
 use super::columns::Tally;
-use super::{BlockInfo, ENTRY_BYTES_MAX, GROUP_FORMAT, GroupMemory, HEAD_BYTES_MAX, Packing, write_entry};
-use crate::format::row::ItemWriter;
+use super::{
+    BlockInfo, ENTRY_BYTES_MAX, GROUP_FORMAT, GroupMemory, HEAD_BYTES_MAX, Packing, SPARSE_FORMAT, write_entry,
+};
+use crate::format::row::{ItemWriter, Row};
 use crate::lz4;
 use crate::memtable::{ChainRows, Frozen};
 use core::ops::RangeInclusive;
@@ -43,6 +45,26 @@ pub struct GroupEncoder {
     records: u64,
     /// The last entry's first time of receipt, which the next one's is a difference to.
     received_before: u64,
+    /// The last number covered, if not every number of the range need be there.
+    upto: Option<u64>,
+}
+
+/// Which records a group takes.
+type Keep<'k> = &'k dyn Fn(&Row<'_>) -> bool;
+
+/// Those of a chain that are wanted.
+#[derive(Clone)]
+struct Wanted<'f, 'k> {
+    rows: ChainRows<'f>,
+    keep: Keep<'k>,
+}
+
+impl<'f> Iterator for Wanted<'f, '_> {
+    type Item = (u64, Row<'f>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rows.find(|(_, row)| (self.keep)(row))
+    }
 }
 
 impl GroupEncoder {
@@ -61,7 +83,20 @@ impl GroupEncoder {
             blocks: 0,
             records: 0,
             received_before: 0,
+            upto: None,
         }
+    }
+
+    /// An encoder for a table: not every number of the range need be there; the group covers those up to `upto`.
+    #[must_use]
+    pub fn sparse(range: RangeInclusive<u64>, upto: u64, block_bytes: usize) -> Self {
+        Self { upto: Some(upto), ..Self::new(range, block_bytes) }
+    }
+
+    /// Records it has taken.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
     }
 
     /// Writes the next sub-block, or completes the group; `None` if it does not fit `out`, or if the memtable does not
@@ -72,7 +107,18 @@ impl GroupEncoder {
         out: &mut [u8],
         mem: &mut GroupMemory<'_>,
     ) -> Option<Step> {
-        let Some((stream, mut rows)) = self.rows(frozen) else { return self.finish(out).map(Step::Done) };
+        self.next_block_of(frozen, out, mem, &|_| true)
+    }
+
+    /// As [`Self::next_block`], with only the records that `keep` wants, in every step the same.
+    pub fn next_block_of<F: AsRef<[u8]>>(
+        &mut self,
+        frozen: &Frozen<'_, F>,
+        out: &mut [u8],
+        mem: &mut GroupMemory<'_>,
+        keep: &dyn Fn(&Row<'_>) -> bool,
+    ) -> Option<Step> {
+        let Some((stream, mut rows)) = self.rows(frozen, keep) else { return self.finish(out).map(Step::Done) };
         let limit = self.block_bytes.min(mem.raw.len());
         let tally = count(rows.clone(), self.last_seq, limit)?;
         let raw_bytes = tally.raw_bytes();
@@ -107,7 +153,7 @@ impl GroupEncoder {
             event_time_us: (tally.timed > 0).then_some((tally.min_event_us, tally.max_event_us)),
         };
         self.enter(&info, out)?;
-        (self.stream, self.position) = (Some(stream), Some(rows.position()));
+        (self.stream, self.position) = (Some(stream), Some(rows.rows.position()));
         self.packed = self.packed.checked_add(packed_bytes)?;
         self.records = self.records.checked_add(u64::from(tally.count))?;
         self.blocks = self.blocks.checked_add(1)?;
@@ -115,7 +161,11 @@ impl GroupEncoder {
     }
 
     /// The next stream that has records of the range left, and those.
-    fn rows<'f, F: AsRef<[u8]>>(&mut self, frozen: &'f Frozen<'_, F>) -> Option<(u16, ChainRows<'f>)> {
+    fn rows<'f, 'k, F: AsRef<[u8]>>(
+        &mut self,
+        frozen: &'f Frozen<'_, F>,
+        keep: Keep<'k>,
+    ) -> Option<(u16, Wanted<'f, 'k>)> {
         loop {
             let stream = match self.position {
                 Some(_) => self.stream?,
@@ -126,8 +176,9 @@ impl GroupEncoder {
                 None => frozen.chain(stream),
             };
             rows.skip_below(self.first_seq);
-            if rows.next_seq().is_some_and(|seq| seq <= self.last_seq) {
-                return Some((stream, rows));
+            let wanted = Wanted { rows, keep };
+            if wanted.clone().next().is_some_and(|(seq, _)| seq <= self.last_seq) {
+                return Some((stream, wanted));
             }
             self.stream = stream.checked_add(1);
         }
@@ -149,15 +200,22 @@ impl GroupEncoder {
     /// Puts the head and the directory in front of the sub-blocks; returns the bytes of the group.
     fn finish(&self, out: &mut [u8]) -> Option<usize> {
         let count = self.last_seq.checked_sub(self.first_seq)?.checked_add(1)?;
-        if self.records != count {
-            return None;
-        }
         let mut head = [0u8; HEAD_BYTES_MAX];
         let mut w = ItemWriter::new(&mut head);
-        w.bytes(&[0, GROUP_FORMAT])?;
+        match self.upto {
+            None if self.records != count => return None,
+            None => w.bytes(&[0, GROUP_FORMAT])?,
+            Some(_) => w.bytes(&[0, SPARSE_FORMAT])?,
+        }
         w.value(&self.first_seq)?;
-        w.value(&u32::try_from(count).ok()?)?;
+        if self.upto.is_some() {
+            w.value(&u32::try_from(count.checked_sub(1)?).ok()?)?;
+        }
+        w.value(&u32::try_from(self.records).ok()?)?;
         w.value(&self.blocks)?;
+        if let Some(upto) = self.upto {
+            w.value(&upto)?;
+        }
         w.value(&u32::try_from(self.directory).ok()?)?;
         let head_bytes = w.len();
         let head = head.get(..head_bytes)?;
@@ -196,7 +254,7 @@ pub fn encode<F: AsRef<[u8]>>(
 }
 
 /// Counts as many records as fit into `limit` bytes of columns, and one at least.
-fn count(rows: ChainRows<'_>, last_seq: u64, limit: usize) -> Option<Tally> {
+fn count<'r>(rows: impl Iterator<Item = (u64, Row<'r>)>, last_seq: u64, limit: usize) -> Option<Tally> {
     let mut tally = Tally::default();
     for (seq, row) in rows {
         let mut more = tally;

@@ -71,7 +71,7 @@ mod numbers;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{ABSENT, decode, decode_where};
+pub use decode::{ABSENT, SparseDecoded, decode, decode_sparse, decode_where};
 pub use encode::{GroupEncoder, Step, encode};
 
 use crate::format::header::ClockAnchor;
@@ -79,10 +79,12 @@ use crate::format::row::{ItemReader, ItemWriter, Prefix};
 use crate::scan::Filter;
 use serde::{Deserialize, Serialize};
 
-/// Format of row groups that this version writes and reads.
+/// Format of row groups of contiguous numbers, in the log.
 const GROUP_FORMAT: u8 = 1;
+/// Format of row groups of any ascending numbers, in tables.
+const SPARSE_FORMAT: u8 = 2;
 /// Most bytes in front of the directory: the two bytes, and the four numbers.
-const HEAD_BYTES_MAX: usize = 2 + 10 + 3 * 5;
+const HEAD_BYTES_MAX: usize = 2 + 10 + 4 * 5 + 10;
 /// Most bytes of an entry of the directory that this version writes, with its length.
 const ENTRY_BYTES_MAX: usize = 1 + (1 + 3 + 6 * 5 + 10 + 10 + SEVERITY_BANDS * 5 + 5 + 10 + 10);
 /// Severities are counted by band: unknown, then the six of OpenTelemetry.
@@ -96,6 +98,9 @@ pub struct GroupMemory<'m> {
     pub raw: &'m mut [u8],
     /// Hash table of the LZ4 encoder: a power of two of entries, 4096 on Linux.
     pub table: &'m mut [u32],
+    /// For rewriting the log into tables: where the records of a frame stand. Empty for none; `raw` is then as long as
+    /// that of a scan.
+    pub slots: &'m mut [u32],
 }
 
 /// The band that a severity is counted in: 0 unknown, 1 TRACE, 2 DEBUG, 3 INFO, 4 WARN, 5 ERROR, 6 FATAL and beyond.
@@ -274,11 +279,10 @@ fn read_entry(fields: &[u8], group: &Group<'_>, packed_at: u32, received_before:
         event_time_us,
     };
     let counted = entry.severities.iter().try_fold(0u32, |sum, n| sum.checked_add(*n))?;
-    let group_last = group.first_seq.checked_add(u64::from(group.count))?.checked_sub(1)?;
     let is_sound = counted == entry.count
         && entry.count.checked_sub(1).is_some_and(|more| more <= entry.last)
         && entry.timed <= entry.count
-        && last_seq <= group_last
+        && last_seq <= group.last_seq
         && (info.packing != Packing::Stored || info.packed_bytes == info.raw_bytes)
         && group.packed(&info).is_some();
     is_sound.then_some(info)
@@ -288,8 +292,11 @@ fn read_entry(fields: &[u8], group: &Group<'_>, packed_at: u32, received_before:
 #[derive(Debug, Clone, Copy)]
 struct Group<'b> {
     first_seq: u64,
+    last_seq: u64,
     count: u32,
     block_count: u32,
+    /// Of a sparse group: the last number it covers.
+    upto: Option<u64>,
     directory: &'b [u8],
     packed: &'b [u8],
 }
@@ -299,11 +306,19 @@ impl<'b> Group<'b> {
     fn read(payload: &'b [u8], is_part: bool) -> Option<Self> {
         let mut items = preamble(payload, is_part)?;
         while items.next().is_some() {}
-        let (&[0, GROUP_FORMAT], group) = items.rest().split_at_checked(2)? else { return None };
+        let (&[0, format], group) = items.rest().split_at_checked(2)? else { return None };
         let mut reader = ItemReader::new(group);
-        let (first_seq, count, block_count): (u64, u32, u32) = reader.value()?;
+        let first_seq: u64 = reader.value()?;
+        let sparse_span: Option<u32> = if format == SPARSE_FORMAT { Some(reader.value()?) } else { None };
+        let (count, block_count): (u32, u32) = reader.value()?;
+        let (span, upto) = match (format, sparse_span) {
+            (GROUP_FORMAT, _) => (count.checked_sub(1)?, None),
+            (SPARSE_FORMAT, Some(span)) => (span, Some(reader.value()?)),
+            _ => return None,
+        };
+        let last_seq = first_seq.checked_add(u64::from(span))?;
         let directory = reader.value()?;
-        Some(Self { first_seq, count, block_count, directory, packed: reader.rest() })
+        Some(Self { first_seq, last_seq, count, block_count, upto, directory, packed: reader.rest() })
     }
 
     fn blocks(&self) -> Blocks<'b> {
@@ -353,6 +368,12 @@ impl Iterator for Blocks<'_> {
 #[must_use]
 pub fn preamble(payload: &[u8], is_part: bool) -> Option<ItemReader<'_>> {
     Prefix::read(payload, is_part).map(|(_, items)| items)
+}
+
+/// The last number that the row group of a table covers; `None` if there is none that this version reads.
+#[must_use]
+pub fn covers_upto(payload: &[u8]) -> Option<u64> {
+    Group::read(payload, false)?.upto
 }
 
 /// The directory of the row group in a frame's payload; `None` if there is none that this version reads.

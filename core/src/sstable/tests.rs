@@ -82,7 +82,7 @@ fn payload_in(frozen: &Frozen<'_, FrozenSlice<'_>>, sizes: Sizes, room: usize) -
     }
     let at = w.len();
     let (mut raw, mut table) = (std::vec![0; sizes.raw], std::vec![0; sizes.table]);
-    let mut mem = GroupMemory { raw: &mut raw, table: &mut table };
+    let mut mem = GroupMemory { raw: &mut raw, table: &mut table, slots: &mut [] };
     let extent = frozen.extent();
     let range = extent.first_seq..=extent.next_seq - 1;
     let bytes = encode(frozen, range, &mut out[at..], &mut mem, sizes.block)?;
@@ -268,7 +268,7 @@ fn a_range_is_encoded_step_by_step_and_alone() {
     let rows = log_rows(900, 4);
     with_frozen(&rows, 101, |frozen| {
         let (mut raw, mut table, mut out) = (std::vec![0; 4096], std::vec![0; 256], std::vec![0; 100_000]);
-        let mut mem = GroupMemory { raw: &mut raw, table: &mut table };
+        let mut mem = GroupMemory { raw: &mut raw, table: &mut table, slots: &mut [] };
         for (first, last) in [(101, 400), (401, 401), (402, 1000)] {
             let mut encoder = GroupEncoder::new(first..=last, 4096);
             let mut infos = Vec::new();

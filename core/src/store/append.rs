@@ -15,6 +15,8 @@ impl<S: Storage, A: Arena> Store<'_, S, A> {
     pub fn record_bytes_max(&self) -> usize {
         // Row head, prefix and a stream name stand in the same frame.
         let overhead = 64 + Prefix::BYTES_MAX + 264;
+        // A group of a single record takes more than a row, and has to fit into a table.
+        let overhead = if self.memory.group.is_some() { overhead + 192 } else { overhead };
         let frame = self.catalog.data_room().min(u32::try_from(self.memory.frame.len()).unwrap_or(u32::MAX));
         let frame = usize::try_from(self.catalog.layout.payload_max(frame)).unwrap_or(0);
         let segment = usize::try_from(self.catalog.geometry.segment_bytes).unwrap_or(0);

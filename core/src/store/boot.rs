@@ -123,6 +123,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         if self.log.room(&self.catalog.layout) < self.catalog.layout.frame_bytes(32) {
             self.open_next(next_seq, next_seq)?;
         }
+        self.drop_job();
         // The manifest then knows how far the log went, whatever becomes of its last frames.
         self.publish()?;
         let edit_no = self.catalog.head.edit_no;

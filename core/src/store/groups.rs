@@ -10,7 +10,7 @@ use crate::format::frame::{FrameFlags, FrameKind};
 use crate::format::row::{Item, ItemWriter, Prefix};
 use crate::hal::{Arena, Storage};
 use crate::memtable::{Entries, Entry, Frozen};
-use crate::sstable;
+use crate::sstable::{self, GroupMemory};
 
 /// Most bytes of a row group's records as rows; at most two frame buffers too. Four times as much packs no better by
 /// LZ4 (its window is 64 KiB), and one damaged bit costs the whole group.
@@ -19,8 +19,10 @@ pub const GROUP_ROWS_BYTES_MAX: usize = 1 << 20;
 pub const GROUP_RECORDS_MAX: u32 = 65_536;
 /// Least bytes of records worth a row group, or half a frame buffer: below that, padding takes what packing gains.
 pub const GROUP_ROWS_BYTES_MIN: usize = 64 << 10;
+/// A larger record is not packed: a reader unpacks it beside its columns.
+const PACK_BYTES_MAX: usize = 1 << 20;
 /// Largest sub-block, raw: it packs as well as a larger one, and is as much as a reader decodes for one record.
-const BLOCK_BYTES: usize = 256 << 10;
+pub(super) const BLOCK_BYTES: usize = 256 << 10;
 
 /// The whole batches that go into one group.
 struct Range<'c> {
@@ -88,10 +90,10 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         }
         let items = w.len();
         let packed = written.and_then(|()| {
-            let mem = self.memory.group.as_mut()?;
+            let mut mem = packing(self.memory.group.as_mut()?);
             let block_bytes = BLOCK_BYTES.min(mem.raw.len());
             let out = self.memory.frame.get_mut(start..)?.get_mut(items..room.min(range.bytes))?;
-            sstable::encode(frozen, first_seq..=range.last_seq, out, mem, block_bytes)
+            sstable::encode(frozen, first_seq..=range.last_seq, out, &mut mem, block_bytes)
         });
         let Some(packed) = packed else {
             self.catalog.streams.undefine_from(first_seq.max(1));
@@ -109,6 +111,12 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             chain_tail: 0,
         })
     }
+}
+
+/// What is used for packing: there may be more memory, for unpacking.
+pub(super) fn packing<'g>(group: &'g mut GroupMemory<'_>) -> GroupMemory<'g> {
+    let len = group.raw.len().min(PACK_BYTES_MAX);
+    GroupMemory { raw: group.raw.split_at_mut(len).0, table: group.table, slots: &mut [] }
 }
 
 /// As many whole batches as stay within the limits, `None` if not one does.

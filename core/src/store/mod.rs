@@ -9,13 +9,16 @@
 
 mod append;
 mod boot;
+mod compaction;
 mod format;
 mod groups;
+mod retention;
 mod rows;
 mod segments;
 
 pub use format::{FormatError, format};
 pub use groups::{GROUP_RECORDS_MAX, GROUP_ROWS_BYTES_MAX, GROUP_ROWS_BYTES_MIN};
+pub use retention::Stepped;
 
 use crate::catalog::{Catalog, Memory, WriterMemory, is_usable};
 use crate::error::{Doing, MediumError, OpenError, ReadOnlyReason, StoreError};
@@ -88,6 +91,20 @@ pub struct Stats {
     pub segments_dropped: u64,
     /// Manifest edits published.
     pub edits: u64,
+    /// Bytes written to tables.
+    pub rewritten_bytes: u64,
+    /// Segments of the log or of tables that were rewritten.
+    pub segments_rewritten: u64,
+    /// Table segments dropped to make room, or by age.
+    pub tables_dropped: u64,
+    /// Records that a rewrite left out: too old, or of a stream over its share.
+    pub records_left_out: u64,
+    /// Bytes dropped because a stream took more than its share.
+    pub bytes_dropped_share: u64,
+    /// Bytes dropped by age.
+    pub bytes_dropped_age: u64,
+    /// Bytes dropped as the oldest, to make room.
+    pub bytes_dropped_space: u64,
 }
 
 /// Why writing stopped.
@@ -144,6 +161,7 @@ pub struct Store<'m, S: Storage, A: Arena> {
     started: bool,
     read_only: Option<ReadOnlyReason>,
     stats: Stats,
+    rewriting: retention::Rewriting<'m>,
 }
 
 fn at<E>(doing: Doing, segment: u32, offset: u32, source: E) -> MediumError<E> {
@@ -208,6 +226,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             started: false,
             read_only: None,
             stats: Stats::default(),
+            rewriting: retention::Rewriting::default(),
             catalog,
         })
     }
@@ -443,6 +462,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     }
 
     fn abandon(&mut self) {
+        self.drop_job(); // what it wrote since the last sync is as suspect
         if self.log.open.is_some() {
             self.stats.segments_abandoned = self.stats.segments_abandoned.saturating_add(1);
         }

@@ -127,16 +127,28 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     /// Makes room: a sealed segment with neither records nor a boot goes, or else the oldest one, and the floor rises
     /// to the end of its last batch (F6). The one that is being left stays: its trailer is still to be written.
     fn drop_oldest(&mut self, leaving: Option<u32>) -> Option<u32> {
+        self.drop_job();
+        if let Some(free) = self.catalog.pool.least_worn_free() {
+            return Some(free); // the rewrite had it
+        }
         let state = |s: &u32| self.catalog.pool.get(*s).state;
         let is_sealed = |s: &u32| state(s).used_for == SegmentUse::Sealed && Some(*s) != leaving;
         let is_empty = |s: &u32| is_sealed(s) && state(s).last_seq < state(s).first_seq && !state(s).holds_boot;
         let order = self.catalog.pool.order();
-        let segment = order.iter().copied().find(is_empty).or_else(|| order.iter().copied().find(is_sealed))?;
+        let empty = order.iter().copied().find(is_empty);
+        if let Some(table) = self.oldest_table().filter(|_| empty.is_none()) {
+            self.rewriting.surveyed = false;
+            self.forget_table(table);
+            return Some(table);
+        }
+        let segment = empty.or_else(|| order.iter().copied().find(is_sealed))?;
         let state = self.catalog.pool.get(segment).state;
         let end = state.last_seq.saturating_add(u64::from(state.chain_tail)).saturating_add(1);
         if state.last_seq >= state.first_seq {
             self.catalog.raise_floor(end);
         }
+        let bytes = u64::from(self.catalog.data_room());
+        self.stats.bytes_dropped_space = self.stats.bytes_dropped_space.saturating_add(bytes);
         self.catalog.pool.remove_from_order(segment);
         self.stats.segments_dropped = self.stats.segments_dropped.saturating_add(1);
         Some(segment)

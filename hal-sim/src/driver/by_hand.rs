@@ -20,7 +20,7 @@ pub fn boot(steps: Vec<Step>, stop: Stop) -> Boot {
 }
 
 /// Records one by one, each committed.
-fn singles(n: u32, len: u32) -> Vec<Step> {
+pub(super) fn singles(n: u32, len: u32) -> Vec<Step> {
     (0..n).flat_map(|i| [append(&[len + i % 5]), Step::Commit]).collect()
 }
 
@@ -34,9 +34,10 @@ pub(super) const KILLED: Stop = Stop::Crash(Fate::All);
 /// The workloads written by hand, for a medium with these shapes: `w0`, `w1`, and with row groups `g3` for `w3`.
 #[must_use]
 pub fn by_hand(shapes: &Shapes) -> Vec<Workload> {
-    let Shapes { plain, chains, groups } = *shapes;
+    let Shapes { plain, chains, groups, .. } = *shapes;
     let mut all = rows_by_hand(plain, chains);
-    for workload in all.clone() {
+    all.extend(shapes.tables.iter().flat_map(super::by_hand_tables::tables_by_hand));
+    for workload in all.clone().into_iter().filter(|workload| workload.name.starts_with('w')) {
         // Single small records never become a row group.
         let large = [3, 4, 5, 6, 8, 10, 15, 16].iter().any(|n| workload.name == format!("w{n}"));
         if let Some([plain_groups, chain_groups]) = groups.filter(|_| large) {

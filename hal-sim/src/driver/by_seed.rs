@@ -33,6 +33,48 @@ pub fn by_seed(seed: u64, shapes: &Shapes) -> Workload {
     Workload { name: format!("s{seed}"), about: "by chance", shape, boots: boots.collect() }
 }
 
+/// The workload of a seed in which old log is rewritten; `None` for a medium without tables.
+#[must_use]
+pub fn tables_by_seed(seed: u64, shapes: &Shapes) -> Option<Workload> {
+    let mut rng = Rng::derived(seed, 0x7ab1e);
+    let choice = shapes.tables?;
+    let mut shape = choice[rng.index(choice.len())];
+    shape.segments = shape.segments.min(9 + u32::try_from(rng.below(8)).unwrap_or(0));
+    let boots = (0..2 + rng.below(3)).map(|_| {
+        let mut steps = Vec::new();
+        for _ in 0..3 + rng.below(8) {
+            if rng.chance(2, 3) {
+                let len = 8 + u32::try_from(rng.below(u64::from(shape.segment_bytes) / 6)).unwrap_or(0);
+                let rows = |rng: &mut Rng| {
+                    (0..1 + rng.below(3)).map(|_| (u8::try_from(rng.below(4)).unwrap_or(0), len)).collect()
+                };
+                for _ in 0..1 + rng.below(6) {
+                    steps.extend([Step::Append { rows: rows(&mut rng), states: Vec::new() }, Step::Commit]);
+                }
+            } else {
+                random_step(&mut rng, &shape, &mut steps);
+            }
+            if rng.chance(1, 2) {
+                steps.push(Step::Rewrite(1 + u32::try_from(rng.below(8)).unwrap_or(0)));
+            }
+        }
+        let stop = match rng.below(5) {
+            0 | 1 => Stop::Close,
+            2 => CRASH,
+            3 => KILLED,
+            _ => Stop::Crash(Fate::Seeded(rng.below(1 << 16))),
+        };
+        let ruin = match rng.below(12) {
+            0 => Ruin::Manifest,
+            1 => Ruin::LastEdits,
+            _ => Ruin::Nothing,
+        };
+        Boot { bound: 0, ruin, steps, stop }
+    });
+    let boots = boots.collect();
+    Some(Workload { name: format!("x{seed}"), about: "by chance, with tables", shape, boots })
+}
+
 fn random_step(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
     let unit = u64::from(shape.segment_bytes);
     let frame = shape.frame_bytes as u64;

@@ -3,7 +3,7 @@
 //! Invariant: a variant has a name of its own, such as `w3~b0s4x2c`: in boot 0 of `w3`, after 4 good syncs, 2 fail and
 //! their writes look clean.
 
-use super::workload::{Shapes, Step, Workload, by_hand, by_seed};
+use super::workload::{Shapes, Step, Workload, by_hand, by_seed, tables_by_seed};
 use crate::disk::faults::{FailSync, SyncEffect};
 use crate::outcome::Outcome;
 
@@ -55,6 +55,7 @@ pub fn named(name: &str, shapes: &Shapes) -> Option<Workload> {
     };
     let workload = match base.strip_prefix('s') {
         Some(seed) => by_seed(seed.parse().ok()?, shapes),
+        None if base.starts_with('x') => tables_by_seed(base.get(1..)?.parse().ok()?, shapes)?,
         None => by_hand(shapes).into_iter().find(|w| w.name == base)?,
     };
     let Some(variant) = variant else { return Some(workload) };

@@ -9,6 +9,7 @@ use lastgasp_core::format::frame::{Claim, Expected, Frame, FrameKind, Layout};
 use lastgasp_core::format::header::{SegmentHeader, SegmentKind};
 use lastgasp_core::format::row::{Item, Prefix};
 use lastgasp_core::hal::Geometry;
+use lastgasp_core::sstable::decode_sparse;
 use std::fmt;
 use std::ops::Range;
 
@@ -23,13 +24,16 @@ pub struct FrameAt {
     pub frame: Frame,
     /// First and last number of the batch it is a part of.
     pub batch: Option<(u64, u64)>,
+    /// The numbers of a group in a table, which need not be contiguous.
+    pub sparse: Option<Vec<u64>>,
 }
 
 impl FrameAt {
-    /// The numbers of its records.
+    /// The numbers of its records, unless it is of a table.
     #[must_use]
     pub fn numbers(&self) -> Range<u64> {
         match self.frame.kind {
+            _ if self.sparse.is_some() => 0..0,
             FrameKind::Rows | FrameKind::RowGroup => {
                 self.frame.first_seq..self.frame.first_seq + u64::from(self.frame.count)
             }
@@ -40,7 +44,7 @@ impl FrameAt {
 
 impl fmt::Display for FrameAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bytes, segment, frame, batch } = self;
+        let Self { bytes, segment, frame, batch, .. } = self;
         write!(f, "{:#x}+{} segment {segment} {:?}", bytes.start, bytes.len(), frame.kind)?;
         write!(f, " seq {}+{} epoch {} durable {}", frame.first_seq, frame.count, frame.epoch, frame.durable_upto)?;
         match batch {
@@ -92,17 +96,17 @@ fn list_segment(bytes: &[u8], base: usize, layout: &Layout) -> Option<SegmentAt>
     let end = (layout.data_end() as usize).min(bytes.len());
     let mut at = header.data_start() as usize;
     while at < end {
-        let Some((frame, batch, len)) = frame_at(&bytes[at..end], at, layout, &header, &mut want) else {
+        let Some((frame, batch, len, sparse)) = frame_at(&bytes[at..end], at, layout, &header, &mut want) else {
             at += layout.frame_unit as usize;
             continue;
         };
-        frames.push(FrameAt { bytes: base + at..base + at + len, segment: header.segment, frame, batch });
+        frames.push(FrameAt { bytes: base + at..base + at + len, segment: header.segment, frame, batch, sparse });
         at += len;
     }
     Some(SegmentAt { header, frames })
 }
 
-type Listed = (Frame, Option<(u64, u64)>, usize);
+type Listed = (Frame, Option<(u64, u64)>, usize, Option<Vec<u64>>);
 
 fn frame_at(bytes: &[u8], at: usize, layout: &Layout, header: &SegmentHeader, want: &mut Expected) -> Option<Listed> {
     let offset = u32::try_from(at).ok()?;
@@ -111,6 +115,7 @@ fn frame_at(bytes: &[u8], at: usize, layout: &Layout, header: &SegmentHeader, wa
     let Claim::Frame { frame_bytes, .. } = claim else { return None };
     let (mut frame, payload) = layout.verify(bytes.get(..frame_bytes as usize)?, &life, offset, *want)?;
     let mut batch = None;
+    let sparse = if header.kind == SegmentKind::Table { sparse_numbers(payload, &frame) } else { None };
     match frame.kind {
         FrameKind::Rows => {
             let (prefix, items) = Prefix::read(payload, frame.flags.is_part())?;
@@ -135,7 +140,14 @@ fn frame_at(bytes: &[u8], at: usize, layout: &Layout, header: &SegmentHeader, wa
         _ => {}
     }
     want.epoch = want.epoch.max(frame.epoch);
-    Some((frame, batch, frame_bytes as usize))
+    Some((frame, batch, frame_bytes as usize, sparse))
+}
+
+fn sparse_numbers(payload: &[u8], frame: &Frame) -> Option<Vec<u64>> {
+    let (mut raw, mut places) = (vec![0; 1 << 16], vec![[0; 2]; 1 << 12]);
+    let decoded = decode_sparse(payload, frame, &mut raw, &mut places, |_| true)?;
+    places.truncate(decoded.records);
+    Some(places.iter().map(|place| decoded.first_seq + u64::from(place[0])).collect())
 }
 
 /// 16 bytes a line, with their address and as text.

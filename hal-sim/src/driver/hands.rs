@@ -5,15 +5,16 @@
 
 use super::machine::{StoreOf, Tally, Tap, World};
 use super::medium::{Fate, Medium};
-use super::observe::{row_of, state_key, stream_name};
+use super::observe::{floors_of, row_of, scan_all, state_key, stream_name};
 use super::story::Story;
 use super::workload::{Shape, Step, Stop};
-use crate::model::{Violation, fill_body};
+use crate::model::{Item, Violation, fill_body};
+use crate::rig::ScanRig;
 use lastgasp_core::error::StoreError;
 use lastgasp_core::format::row::Lost;
 use lastgasp_core::gaps::GapCause;
 use lastgasp_core::hal::{ReadStorage, Storage};
-use lastgasp_core::store::Ticket;
+use lastgasp_core::store::{Stepped, Ticket};
 
 /// A store that is open, and everything beside it.
 pub(super) struct Hands<'h, 't, 'm, M: Medium> {
@@ -29,6 +30,7 @@ pub(super) struct Hands<'h, 't, 'm, M: Medium> {
     /// Operations that the story has told.
     pub(super) told: usize,
     pub(super) shape: Shape,
+    pub(super) scan: &'h mut ScanRig,
 }
 
 type SyncResult<M> = Option<Result<(), ErrorOf<M>>>;
@@ -57,6 +59,7 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
                 }
             }
             Step::End => self.end()?,
+            Step::Rewrite(steps) => self.rewrite(*steps)?,
             Step::FailSyncs(fail) => _ = self.medium(|m| m.fail_syncs(*fail)),
             Step::FailWrites(at, count) => self.medium(|m| m.fail_writes(*at, *count)),
             Step::WearOut(segment, wear) => {
@@ -83,8 +86,8 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
         if self.store().stats().segments_dropped > 0 {
             self.world.main.forget_boots();
         }
-        let floor = self.store().catalog().floor();
-        self.world.main.floor(floor, false);
+        let floors = floors_of(self.store().catalog());
+        self.world.main.floors(floors, false);
         let cuts = self.medium(|m| m.take_cuts());
         self.tally.operations += cuts.len() as u64;
         if let Some(tap) = self.tap {
@@ -96,8 +99,8 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
 
     /// The call went well: what it may have published is published.
     fn published(&mut self) {
-        let floor = self.store().catalog().floor();
-        self.world.main.floor(floor, true);
+        let floors = floors_of(self.store().catalog());
+        self.world.main.floors(floors, true);
     }
 
     fn append(&mut self, rows: &[(u8, u32)], states: &[u8]) -> Result<(), Violation> {
@@ -215,6 +218,47 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
                 Ok(())
             }
         }
+    }
+
+    /// Steps of rewriting. What they leave out is found by looking: the model only knows who may be hit.
+    fn rewrite(&mut self, steps: u32) -> Result<(), Violation> {
+        for nth in 0..steps {
+            let before = self.store().stats();
+            let now_us = u64::from(nth);
+            let stepped = self.store().step(now_us, true);
+            let left_out = if self.store().stats().edits == before.edits { Vec::new() } else { self.missing()? };
+            self.world.main.evicted(&left_out, false)?;
+            self.hand_over();
+            match stepped {
+                Ok(stepped) => {
+                    self.published();
+                    self.world.main.evicted(&left_out, true)?;
+                    if stepped == Stepped::Idle {
+                        break;
+                    }
+                }
+                Err(e) => {
+                    self.give_up(&format!("step: {e:?}"));
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers that are in no table any more.
+    fn missing(&mut self) -> Result<Vec<u64>, Violation> {
+        let mut mem = self.scan.parts();
+        let (storage, catalog) = self.store.as_mut().expect("the store is open until the boot stops").parts();
+        let items = scan_all(storage, catalog, &mut mem, false)?;
+        let log_floor = catalog.log_floor();
+        let gone = items.iter().filter_map(|item| match item {
+            Item::Gap { first, last, cause: GapCause::Retention } => Some(*first..=*last),
+            _ => None,
+        });
+        let gone: Vec<u64> = gone.flatten().filter(|seq| *seq < log_floor && self.world.main.is_owed(*seq)).collect();
+        let floors = floors_of(catalog);
+        Ok(self.world.main.not_below(&gone, floors))
     }
 
     fn acknowledged(&mut self, upto: u64) -> Result<(), Violation> {

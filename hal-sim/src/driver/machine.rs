@@ -12,7 +12,7 @@ use super::observe::{check_reverse, observe};
 use super::ruin::ruin_of;
 use super::story::{Story, describe_mount, describe_pool};
 use super::workload::{Boot, Ruin, Shape};
-use crate::model::{Damage, Model, Seen, Violation};
+use crate::model::{Damage, Keep, Model, Seen, Violation};
 use crate::rig::{Rig, ScanRig};
 use lastgasp_core::hal::SliceArena;
 use lastgasp_core::reader::Reader;
@@ -33,6 +33,13 @@ impl World {
     #[must_use]
     pub fn new() -> Self {
         Self { main: Model::new(), alternative: None }
+    }
+
+    fn set_keep(&mut self, keep: Keep) {
+        self.main.set_keep(keep);
+        if let Some(alternative) = &mut self.alternative {
+            alternative.set_keep(keep);
+        }
     }
 
     /// Compares a mount with what is owed; `doubtful` if it saw cells that may read differently next time.
@@ -178,6 +185,8 @@ impl Bench {
         let storage = medium.into_storage(&self.shape);
         let mut store = Store::open(storage, memory, SliceArena(first), spare, &options, &mut |_, _| ())
             .map_err(|e| Violation::Refused(e.to_string()))?;
+        store.set_keep(self.shape.keep.policy());
+        world.set_keep(self.shape.keep);
         let report = *store.report();
         self.tally.mounts += 1;
         self.tally.cases |= report.cases.0;
@@ -199,6 +208,7 @@ impl Bench {
             over: false,
             told: 0,
             shape: self.shape,
+            scan: &mut self.scan,
         };
         for step in &boot.steps {
             hands.step(step)?;

@@ -10,6 +10,7 @@
 //! Invariant: everything is a function of profile, workload and plan, so an id replays on any machine.
 
 mod by_hand;
+mod by_hand_tables;
 mod by_seed;
 pub mod explore;
 pub mod faulty;

@@ -4,6 +4,7 @@
 
 use crate::model::{Item, Seen, SeenRecord, Violation, fill_body, tag_of};
 use lastgasp_core::catalog::Catalog;
+use lastgasp_core::format::header::FLOORS;
 use lastgasp_core::format::row::{Row, TraceContext};
 use lastgasp_core::gaps::GapCause;
 use lastgasp_core::hal::ReadStorage;
@@ -92,6 +93,13 @@ fn state_of(catalog: &Catalog<'_>) -> Option<BTreeMap<u8, u64>> {
         .collect()
 }
 
+/// The floors of the classes, and that of the log.
+#[must_use]
+pub fn floors_of(catalog: &Catalog<'_>) -> [u64; FLOORS] {
+    let [a, b, c, d] = catalog.class_floors();
+    [a, b, c, d, catalog.log_floor()]
+}
+
 /// Everything a mount shows.
 ///
 /// # Errors
@@ -106,6 +114,7 @@ pub fn observe<R: ReadStorage>(
         items: scan_all(storage, catalog, mem, false)?,
         state: state_of(catalog),
         floor: catalog.floor(),
+        floors: floors_of(catalog),
         durable_upto: report.durable_upto,
         next_seq: report.next_seq,
         epoch: report.epoch,

@@ -79,7 +79,9 @@ impl<M: Medium> Closed<M> {
         let mut damage = Damage { log_hit: true, ..Damage::default() };
         for frame in self.frames.iter().filter(|f| hit(f)) {
             let range = frame.batch.map_or_else(|| frame.numbers(), |(first, last)| first..last + 1);
-            let records = self.world.main.records().iter().filter(|r| range.contains(&r.seq));
+            let in_group = |seq| frame.sparse.as_ref().is_some_and(|group| group.contains(&seq));
+            let known = self.world.main.records().iter();
+            let records = known.filter(|r| range.contains(&r.seq) || in_group(r.seq));
             for record in records {
                 numbers.push(record.seq);
                 damage.may_lose.push(record.batch);

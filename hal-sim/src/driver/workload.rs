@@ -4,10 +4,11 @@
 //! is crossed by at least one workload written by hand.
 
 pub use super::by_hand::{append, boot, by_hand};
-pub use super::by_seed::by_seed;
+pub use super::by_seed::{by_seed, tables_by_seed};
 
 use super::medium::Fate;
 use crate::disk::faults::FailSync;
+use crate::model::Keep;
 use crate::nor::Wear;
 use crate::rig::RigSize;
 
@@ -26,6 +27,8 @@ pub struct Shape {
     pub spare: bool,
     /// Bytes for row groups; 0 for rows only.
     pub group_bytes: usize,
+    /// Which retention classes there are.
+    pub keep: Keep,
 }
 
 /// The shapes that the workloads of one medium come in.
@@ -37,6 +40,8 @@ pub struct Shapes {
     pub chains: Shape,
     /// Large commits become row groups, if the medium has them.
     pub groups: Option<[Shape; 2]>,
+    /// Old log becomes tables, if the medium has them: of one class, of three, and with batches that span segments.
+    pub tables: Option<[Shape; 3]>,
 }
 
 impl Shapes {
@@ -45,13 +50,15 @@ impl Shapes {
     pub fn disk() -> Self {
         let (plain, chains) = (Shape::disk(), Shape::disk_chains());
         let groups = [Shape { group_bytes: 16_384, ..plain }, Shape { group_bytes: 16_384, ..chains }];
-        Self { plain, chains, groups: Some(groups) }
+        let tables = Shape { segments: 12, ..groups[0] };
+        let three = Shape { segments: 16, keep: Keep::Three, ..tables };
+        Self { plain, chains, groups: Some(groups), tables: Some([tables, three, groups[1]]) }
     }
 
     /// Those of NOR flash.
     #[must_use]
     pub fn nor() -> Self {
-        Self { plain: Shape::nor(), chains: Shape::nor_chains(), groups: None }
+        Self { plain: Shape::nor(), chains: Shape::nor_chains(), groups: None, tables: None }
     }
 }
 
@@ -59,25 +66,57 @@ impl Shape {
     /// The smallest disk: 8 segments of six frames.
     #[must_use]
     pub fn disk() -> Self {
-        Self { segments: 8, segment_bytes: 4096, frame_bytes: 4096, arena_bytes: 8192, spare: true, group_bytes: 0 }
+        Self {
+            segments: 8,
+            segment_bytes: 4096,
+            frame_bytes: 4096,
+            arena_bytes: 8192,
+            spare: true,
+            group_bytes: 0,
+            keep: Keep::One,
+        }
     }
 
     /// A disk where batches span frames and segments.
     #[must_use]
     pub fn disk_chains() -> Self {
-        Self { segments: 16, segment_bytes: 4096, frame_bytes: 1024, arena_bytes: 8192, spare: true, group_bytes: 0 }
+        Self {
+            segments: 16,
+            segment_bytes: 4096,
+            frame_bytes: 1024,
+            arena_bytes: 8192,
+            spare: true,
+            group_bytes: 0,
+            keep: Keep::One,
+        }
     }
 
     /// The smallest flash: 8 segments of two erase blocks.
     #[must_use]
     pub fn nor() -> Self {
-        Self { segments: 8, segment_bytes: 2048, frame_bytes: 2048, arena_bytes: 2048, spare: false, group_bytes: 0 }
+        Self {
+            segments: 8,
+            segment_bytes: 2048,
+            frame_bytes: 2048,
+            arena_bytes: 2048,
+            spare: false,
+            group_bytes: 0,
+            keep: Keep::One,
+        }
     }
 
     /// A flash where batches span frames and segments.
     #[must_use]
     pub fn nor_chains() -> Self {
-        Self { segments: 16, segment_bytes: 2048, frame_bytes: 768, arena_bytes: 4096, spare: false, group_bytes: 0 }
+        Self {
+            segments: 16,
+            segment_bytes: 2048,
+            frame_bytes: 768,
+            arena_bytes: 4096,
+            spare: false,
+            group_bytes: 0,
+            keep: Keep::One,
+        }
     }
 
     /// The memory that goes with it.
@@ -109,6 +148,8 @@ pub enum Step {
     Sync,
     /// Its last part.
     End,
+    /// At most so many steps of rewriting, as an idle node does them.
+    Rewrite(u32),
     /// Syncs fail from here on.
     FailSyncs(FailSync),
     /// After this many writes, so many fail.

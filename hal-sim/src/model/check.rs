@@ -7,6 +7,7 @@ use super::seen::{Damage, Item, Seen, SeenRecord};
 use super::violation::Violation;
 use super::{Closed, Known, Model, Standing};
 use lastgasp_core::format::events::PreviousEnd;
+use lastgasp_core::format::header::LOG_FLOOR;
 use lastgasp_core::gaps::GapCause;
 use std::collections::BTreeMap;
 
@@ -26,11 +27,28 @@ impl Model {
     }
 
     fn check_floor(&self, seen: &Seen, damage: &Damage) -> Result<(), Violation> {
-        let low = if damage.ledger_hit || self.ruined.1 { 1 } else { self.floor.0 };
-        match (low..=self.floor.1).contains(&seen.floor) {
-            true => Ok(()),
-            false => Err(Violation::Floor(seen.floor, low, self.floor.1)),
+        for (floor, (low, high)) in seen.floors.into_iter().zip(self.floors) {
+            let low = if damage.ledger_hit || self.forgot(seen) { 1 } else { low };
+            if !(low..=high).contains(&floor) {
+                return Err(Violation::Floor(floor, low, high));
+            }
         }
+        Ok(())
+    }
+
+    /// The manifest was lost: what only it knew may be forgotten, until what the rebuild found is written down.
+    fn forgot(&self, seen: &Seen) -> bool {
+        self.ruined.1 || (self.ruined.0 && seen.previous_end == PreviousEnd::Rebuilt)
+    }
+
+    /// That it was lost stood in a ledger that is gone.
+    fn is_forgotten(&self, record: &Known, seen: &Seen) -> bool {
+        record.lost && self.ruined.0 && record.seq < seen.floors[LOG_FLOOR]
+    }
+
+    /// Not below the floor of its class.
+    fn is_visible(&self, record: &Known, seen: &Seen) -> bool {
+        record.seq >= seen.floors[self.keep.class(record)]
     }
 
     /// Walks the scan: order, identity of the records, causes of the gaps. Returns which records are there.
@@ -90,7 +108,7 @@ impl Model {
                 Ok(found)
             }
             // After the ledger was lost, what retention dropped may show again.
-            (Some(tag), None) if self.ruined.1 && record.seq < self.floor.1 && tag < self.next_tag => Ok(None),
+            (Some(tag), None) if self.ruined.0 && record.seq < self.revived && tag < self.next_tag => Ok(None),
             (Some(tag), _) if tag < self.next_tag => Err(Violation::Resurrected(*record)),
             _ => Err(Violation::Invented(*record)),
         }
@@ -101,7 +119,8 @@ impl Model {
         for seq in a..=b {
             match self.records.binary_search_by_key(&seq, |r| r.seq) {
                 Ok(i) if self.records[i].lost && self.records[i].standing != Standing::Lost => present[i] = true,
-                Err(_) if self.ruined.1 && seq < self.floor.1 => {}
+                // Where the ledger is full, neighbours take in what retention dropped between them.
+                Err(_) if seq < self.floors[LOG_FLOOR].1 => {}
                 _ => return Err(Violation::WrongCause(a, b, GapCause::Overload)),
             }
         }
@@ -110,9 +129,14 @@ impl Model {
 
     fn check_gap(&self, a: u64, b: u64, cause: GapCause, seen: &Seen, damage: &Damage) -> Result<(), Violation> {
         if cause == GapCause::Retention {
-            return match b < seen.floor {
-                true => Ok(()),
-                false => Err(Violation::WrongCause(a, b, cause)),
+            let from = self.records.partition_point(|r| r.seq < a);
+            let mut records = self.records[from..].iter().take_while(|r| r.seq <= b);
+            let owed = records
+                .find(|r| self.is_visible(r, seen) && r.standing == Standing::Durable && !self.is_forgotten(r, seen));
+            return match owed {
+                _ if b >= seen.floors[LOG_FLOOR] => Err(Violation::WrongCause(a, b, cause)),
+                Some(record) if !damage.ledger_hit => Err(Violation::Lost(record.seq)),
+                _ => Ok(()),
             };
         }
         let from = self.records.partition_point(|r| r.seq < a.max(seen.floor));
@@ -123,6 +147,7 @@ impl Model {
                 (Standing::Durable, GapCause::Rot) if damage.log_hit => return Err(Violation::FalseRot(a, b)),
                 (Standing::Durable, _) => return Err(Violation::Lost(record.seq)),
                 (Standing::Pending, GapCause::RamTier) => {}
+                (Standing::Evicting, GapCause::Rot) if damage.log_hit => {}
                 (_, GapCause::Rot) => return Err(Violation::FalseRot(a, b)),
                 _ => return Err(Violation::WrongCause(a, b, cause)),
             }
@@ -134,7 +159,7 @@ impl Model {
             GapCause::Rot if has_records || damage.log_hit => Ok(()),
             // A hole that was called rot once stays so; below a floor that was forgotten nothing is known.
             GapCause::Rot if self.holes.iter().any(|h| h.0 <= a && b <= h.1) => Ok(()),
-            GapCause::Rot if self.ruined.0 && a < self.floor.1 => Ok(()),
+            GapCause::Rot if self.ruined.0 && a < self.lowest_floor().1.max(self.floors[LOG_FLOOR].1) => Ok(()),
             GapCause::Rot => Err(Violation::FalseRot(a, b)),
             _ => Err(Violation::WrongCause(a, b, cause)),
         }
@@ -143,8 +168,10 @@ impl Model {
     /// P1 and P2.
     fn check_survivors(&self, present: &[bool], seen: &Seen, damage: &Damage) -> Result<(), Violation> {
         let mut missing: Option<u64> = None;
-        for (i, record) in self.records.iter().enumerate().filter(|(_, r)| r.seq >= seen.floor) {
-            let excused = record.standing == Standing::Lost || damage.may_lose.contains(&record.batch);
+        for (i, record) in self.records.iter().enumerate().filter(|(_, r)| self.is_visible(r, seen)) {
+            let excused = matches!(record.standing, Standing::Lost | Standing::Evicting)
+                || self.is_forgotten(record, seen)
+                || damage.may_lose.contains(&record.batch);
             if !present[i] {
                 if record.standing == Standing::Durable && !excused {
                     return Err(Violation::Lost(record.seq));
@@ -158,8 +185,9 @@ impl Model {
             }
         }
         for (i, pair) in self.records.windows(2).enumerate() {
-            let same = pair[0].batch == pair[1].batch && pair[1].seq >= seen.floor;
-            let whole = present[i] == present[i + 1] && (pair[0].seq >= seen.floor || !present[i + 1]);
+            // Retention takes no heed of batches, and rot in a table costs a group.
+            let same = pair[0].batch == pair[1].batch && pair[1].seq >= seen.floors[LOG_FLOOR];
+            let whole = present[i] == present[i + 1] && (pair[0].seq >= seen.floors[LOG_FLOOR] || !present[i + 1]);
             if same && !whole {
                 return Err(Violation::BatchInPart(pair[usize::from(present[i + 1])].seq, pair[0].seq));
             }
@@ -217,7 +245,7 @@ impl Model {
             let text = format!("previous end {:?}, closed {:?}, shown {ends_closed}", seen.previous_end, self.closed);
             return Err(Violation::Events(text));
         }
-        if let Some(missing) = self.epochs.iter().find(|e| seen.floor == 1 && !epochs.contains(e)) {
+        if let Some(missing) = self.epochs.iter().find(|e| seen.floors[LOG_FLOOR] == 1 && !epochs.contains(e)) {
             return Err(Violation::Events(format!("boot {missing} is not shown, only {epochs:?}")));
         }
         if self.epochs.last().is_some_and(|last| seen.epoch <= *last) {
@@ -254,10 +282,12 @@ impl Model {
 
     fn settled(&self, seen: &Seen, present: &[bool], state: BTreeMap<u8, u64>, damage: &Damage) -> Self {
         let mut records = Vec::with_capacity(self.records.len());
-        for (record, present) in self.records.iter().zip(present).filter(|(r, _)| r.seq >= seen.floor) {
+        for (record, present) in self.records.iter().zip(present).filter(|(r, _)| self.is_visible(r, seen)) {
             if *present {
                 records.push(Known { standing: Standing::Durable, ..*record });
-            } else if record.standing != Standing::Pending && record.seq <= seen.durable_upto {
+            } else if !matches!(record.standing, Standing::Pending | Standing::Evicting)
+                && record.seq <= seen.durable_upto
+            {
                 records.push(Known { standing: Standing::Lost, ..*record });
             }
         }
@@ -283,7 +313,9 @@ impl Model {
             exposed: self.exposed.max(durable),
             ceiling: self.ceiling.max(seen.next_seq - 1),
             durable,
-            floor: (seen.floor, seen.floor),
+            floors: seen.floors.map(|floor| (floor, floor)),
+            keep: self.keep,
+            revived: self.revived,
             closed: if seen.previous_end == PreviousEnd::Clean { Closed::Yes } else { Closed::No },
             next_seq: seen.next_seq,
             boot_first: seen.next_seq,

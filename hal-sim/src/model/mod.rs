@@ -18,6 +18,8 @@ pub use seen::{Damage, Item, Seen, SeenRecord};
 pub use violation::Violation;
 
 use crate::rng::Rng;
+use lastgasp_core::format::header::{CLASSES_MAX, FLOORS, LOG_FLOOR};
+use lastgasp_core::retention::{KeepPolicy, KeepRule};
 use std::collections::BTreeMap;
 
 /// What the model knows of a record. Everything else of it follows from its tag.
@@ -39,6 +41,44 @@ pub struct Known {
     pub standing: Standing,
 }
 
+/// Which classes there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Keep {
+    /// One.
+    #[default]
+    One,
+    /// By severity and stream.
+    Three,
+}
+
+/// Rules of [`Keep::Three`].
+const THREE: &[KeepRule<'_>] = &[
+    KeepRule { stream: None, severity_min: 17, class: 2 },
+    KeepRule { stream: Some("unit-1"), severity_min: 0, class: 1 },
+];
+
+impl Keep {
+    /// What the engine is given.
+    #[must_use]
+    pub fn policy(self) -> KeepPolicy<'static> {
+        let mut policy = KeepPolicy::default();
+        if self == Self::Three {
+            policy.rules = THREE;
+            policy.classes[1].share_per_mille = 200;
+            policy.classes[2].share_per_mille = 300;
+        }
+        policy
+    }
+
+    fn class(self, record: &Known) -> usize {
+        match self {
+            Self::One => 0,
+            Self::Three if record.tag % 25 >= 17 => 2,
+            Self::Three => usize::from(record.stream == 1),
+        }
+    }
+}
+
 /// What is promised about a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Standing {
@@ -48,6 +88,8 @@ pub enum Standing {
     Durable,
     /// It was durable and was damaged; it has to be reported for ever.
     Lost,
+    /// A rewrite left it out, and whether that is published is not known.
+    Evicting,
 }
 
 /// State entries that a batch sets.
@@ -86,8 +128,12 @@ pub struct Model {
     /// Highest number that was given out or covered by a bound.
     ceiling: u64,
     durable: u64,
-    /// The floor lies in this range.
-    floor: (u64, u64),
+    /// The floors lie in these ranges: of the classes, and of the log.
+    floors: [(u64, u64); FLOORS],
+    /// Which class a record is kept in.
+    keep: Keep,
+    /// What retention had dropped below this number may show again: nothing else knew of it than a lost manifest.
+    revived: u64,
     closed: Closed,
     next_seq: u64,
     /// The number that the present boot began with.
@@ -122,7 +168,9 @@ impl Model {
             exposed: 0,
             ceiling: 0,
             durable: 0,
-            floor: (1, 1),
+            floors: [(1, 1); FLOORS],
+            keep: Keep::One,
+            revived: 0,
             closed: Closed::No,
             next_seq: 1,
             boot_first: 1,
@@ -243,14 +291,67 @@ impl Model {
         self.exposed = self.exposed.max(limit.min(self.next_seq - 1));
     }
 
-    /// The engine may have published this floor; `surely` if the call returned without an error.
-    pub fn floor(&mut self, floor: u64, surely: bool) {
-        self.floor.1 = self.floor.1.max(floor);
+    /// The engine may have published these floors; `surely` if the call returned without an error.
+    pub fn floors(&mut self, floors: [u64; FLOORS], surely: bool) {
+        for (known, floor) in self.floors.iter_mut().zip(floors) {
+            known.1 = known.1.max(floor);
+            known.0 = if surely { known.1 } else { known.0 };
+        }
         if surely {
-            self.floor.0 = self.floor.1;
-            self.records.retain(|r| r.seq >= floor);
+            let keep = self.keep;
+            self.records.retain(|r| r.seq >= floors[keep.class(r)]);
+            let floor = floors[..CLASSES_MAX].iter().copied().min().unwrap_or(1);
             self.holes.retain(|h| h.1 >= floor);
         }
+    }
+
+    /// The range of the floor below which everything is gone.
+    fn lowest_floor(&self) -> (u64, u64) {
+        let classes = || self.floors.iter().take(CLASSES_MAX);
+        (classes().map(|f| f.0).min().unwrap_or(1), classes().map(|f| f.1).min().unwrap_or(1))
+    }
+
+    /// Which class a record is kept in, from now on.
+    pub fn set_keep(&mut self, keep: Keep) {
+        self.keep = keep;
+    }
+
+    /// A rewrite left these out, which were durable.
+    ///
+    /// # Errors
+    /// One of them is of a stream that takes next to nothing, so nobody may have evicted it.
+    pub fn evicted(&mut self, numbers: &[u64], surely: bool) -> Result<(), Violation> {
+        let mut bytes = [0u64; 256];
+        self.records.iter().for_each(|r| bytes[usize::from(r.stream)] += u64::from(r.len));
+        let all: u64 = bytes.iter().sum();
+        for number in numbers {
+            let Ok(i) = self.records.binary_search_by_key(number, |r| r.seq) else { continue };
+            let is_small = bytes[usize::from(self.records[i].stream)] * 8 < all;
+            match self.records[i].standing {
+                Standing::Durable if is_small => return Err(Violation::Lost(*number)),
+                Standing::Durable => self.records[i].standing = Standing::Evicting,
+                _ => {}
+            }
+        }
+        if surely {
+            self.records.retain(|r| r.standing != Standing::Evicting);
+        }
+        Ok(())
+    }
+
+    /// Those of these numbers that are not below the floor of their class.
+    #[must_use]
+    pub fn not_below(&self, numbers: &[u64], floors: [u64; FLOORS]) -> Vec<u64> {
+        let known = |seq: &u64| self.records.binary_search_by_key(seq, |r| r.seq).ok().map(|i| &self.records[i]);
+        let is_above = |seq: &&u64| known(seq).is_some_and(|record| record.seq >= floors[self.keep.class(record)]);
+        numbers.iter().filter(is_above).copied().collect()
+    }
+
+    /// A number that should be there, in a table.
+    #[must_use]
+    pub fn is_owed(&self, seq: u64) -> bool {
+        let found = self.records.binary_search_by_key(&seq, |r| r.seq).ok();
+        found.is_some_and(|i| matches!(self.records[i].standing, Standing::Durable | Standing::Evicting))
     }
 
     /// The engine begins to write a close frame, or has.
@@ -266,9 +367,10 @@ impl Model {
     /// Both slots of the manifest were ruined on purpose; `surely` if nothing of it is left.
     pub fn ruin_manifest(&mut self, surely: bool) {
         self.ruined = (true, true);
+        self.revived = self.revived.max(self.floors[LOG_FLOOR].1);
         self.forgets_boots = true;
         self.must_rebuild = surely;
-        self.floor.0 = 1;
+        self.floors.iter_mut().for_each(|floor| floor.0 = 1);
     }
 
     /// The records that are known, by number.

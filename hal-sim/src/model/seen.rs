@@ -3,6 +3,7 @@
 //! Invariant: nothing of it is the engine's own; it is what a user of the engine sees.
 
 use lastgasp_core::format::events::PreviousEnd;
+use lastgasp_core::format::header::FLOORS;
 use lastgasp_core::gaps::GapCause;
 use std::collections::BTreeMap;
 
@@ -46,8 +47,10 @@ pub struct Seen {
     pub items: Vec<Item>,
     /// State entries; `None` stands for one that no batch could have set.
     pub state: Option<BTreeMap<u8, u64>>,
-    /// Floor of retention.
+    /// Below it everything is gone.
     pub floor: u64,
+    /// The floors of the classes, and that of the log.
+    pub floors: [u64; FLOORS],
     /// Everything up to here counts as durable.
     pub durable_upto: u64,
     /// The number the next record gets.

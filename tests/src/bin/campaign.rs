@@ -32,6 +32,9 @@ struct Args {
     /// How many workloads by chance, on each medium [default: 12, with --full 200].
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
+    /// Only workloads whose names begin so: w3, t, s.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
     /// Threads [default: one per core].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -103,6 +106,7 @@ fn campaign(args: &Args) -> ExitCode {
         },
         seeds: args.seeds.unwrap_or(if args.full { 200 } else { 12 }),
         threads: args.threads.unwrap_or(cores),
+        only: args.only.clone(),
     };
     let show = std::io::stderr().is_terminal();
     let start = Instant::now();
@@ -121,6 +125,6 @@ fn campaign(args: &Args) -> ExitCode {
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
     let total = Total::of(&rows);
     // On one medium alone not every case can be met.
-    let incomplete = matches!(args.profile, Media::All) && !total.missing_cases.is_empty();
+    let incomplete = matches!(args.profile, Media::All) && args.only.is_none() && !total.missing_cases.is_empty();
     if total.broken > 0 || incomplete { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -67,6 +67,7 @@ struct Segments {
     free: u32,
     manifest: u32,
     retired: u32,
+    tables: u32,
 }
 
 /// Gaps of one cause.
@@ -152,6 +153,7 @@ fn segments(catalog: &Catalog<'_>) -> Segments {
             SegmentUse::Announced | SegmentUse::Sealed => {}
             SegmentUse::Manifest => sum.manifest += 1,
             SegmentUse::Retired => sum.retired += 1,
+            SegmentUse::Table { .. } => sum.tables += 1,
         }
     }
     sum
@@ -232,6 +234,7 @@ impl Status {
                 "free": s.free,
                 "manifest": s.manifest,
                 "retired": s.retired,
+                "tables": s.tables,
             },
             "fill": self.fill(),
             "gaps": self.gaps.iter().map(|sum| json!({
@@ -283,9 +286,10 @@ impl Status {
         writeln!(out, "next       {}", r.next_seq)?;
         writeln!(
             out,
-            "fill       {:.1} %: {} log, {} announced, {} free, {} manifest, {} retired",
+            "fill       {:.1} %: {} log, {} tables, {} announced, {} free, {} manifest, {} retired",
             self.fill() * 100.0,
             s.log,
+            s.tables,
             s.announced,
             s.free,
             s.manifest,
