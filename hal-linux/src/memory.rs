@@ -33,6 +33,11 @@ const _: () = assert!(SLOTS >= CLASSES_MAX * 2 * GROUP_RECORDS_MAX as usize, "tw
 /// Columns of one sub-block of a row group.
 const BLOCK_BYTES: usize = 1 << 20;
 
+/// Allocations of this size go back to the system when they are freed. Of smaller ones, glibc keeps some of the pages
+/// once it has seen a large one go; it counts as large what is below 32 MiB where addresses have 64 bits, and 512 KiB
+/// elsewhere. What is not touched takes no memory.
+const APART_BYTES: usize = if size_of::<usize>() > 4 { (32 << 20) + 4096 } else { 0 };
+
 /// State entries of the longest key and value there is room for.
 const STATE_ENTRIES: usize = 64;
 /// Lengths in front of a state entry.
@@ -152,18 +157,31 @@ pub struct ScanBuffers {
     frame: Vec<u8>,
     raw: Vec<u8>,
     slots: Vec<u32>,
+    /// What is handed out of each.
+    lens: (usize, usize, usize),
 }
 
 impl ScanBuffers {
     /// For scanning a store of this shape, whoever wrote it with a [`StoreMemory`].
     #[must_use]
     pub fn new(geometry: &Geometry) -> Self {
-        Self { frame: vec![0; frame_bytes(geometry)], raw: vec![0; CLASSES_MAX * GROUP_BYTES], slots: vec![0; SLOTS] }
+        let lens = (frame_bytes(geometry), CLASSES_MAX * GROUP_BYTES, SLOTS);
+        Self {
+            frame: vec![0; lens.0.max(APART_BYTES)],
+            raw: vec![0; lens.1.max(APART_BYTES)],
+            slots: vec![0; lens.2.max(APART_BYTES / size_of::<u32>())],
+            lens,
+        }
     }
 
     /// The slices, to hand to a scan.
     pub fn parts(&mut self) -> ScanMemory<'_> {
-        ScanMemory { frame: &mut self.frame, raw: &mut self.raw, slots: &mut self.slots }
+        let (frame, raw, slots) = self.lens;
+        ScanMemory {
+            frame: self.frame.get_mut(..frame).unwrap_or_default(),
+            raw: self.raw.get_mut(..raw).unwrap_or_default(),
+            slots: self.slots.get_mut(..slots).unwrap_or_default(),
+        }
     }
 }
 
