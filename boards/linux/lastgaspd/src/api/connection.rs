@@ -63,6 +63,8 @@ pub(super) struct Connection {
     sent: usize,
     filled: usize,
     pub(super) buffers: Option<ScanBuffers>,
+    /// When it got them.
+    pub(super) lent: Instant,
     pub(super) holds: Holds,
     /// When the wait of this request is over.
     wait_until: Option<Instant>,
@@ -87,6 +89,7 @@ impl Connection {
             sent: 0,
             filled: 0,
             buffers: None,
+            lent: now,
             holds: Holds::Nothing,
             wait_until: None,
             active: now,

@@ -30,6 +30,8 @@ use crate::view::Handle;
 const CONNECTIONS_MAX: usize = 64;
 /// Clients that are answered at once; others wait for their turn.
 const SERVED_MAX: usize = 8;
+/// A scan keeps its memory for so long, also if others want it: to begin again costs reading a row group again.
+const LENT_AT_LEAST: Duration = Duration::from_millis(100);
 /// Who asks nothing for so long is let go.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 /// Who takes nothing of an answer for so long is let go; sooner if others wait for their turn.
@@ -173,9 +175,7 @@ impl Serve {
     fn turn(&mut self, c: &mut Connection, now: Instant) {
         c.flush(now);
         if c.has_unsent() {
-            if self.is_wanted() && c.buffers.is_some() {
-                self.take_back(c);
-            }
+            self.share(c, now);
             return;
         }
         match c.holds {
@@ -199,7 +199,7 @@ impl Serve {
             return;
         }
         if c.reads() && c.buffers.is_none() {
-            c.buffers = self.buffers.lend();
+            (c.buffers, c.lent) = (self.buffers.lend(), now);
             if c.buffers.is_none() {
                 return;
             }
@@ -219,14 +219,16 @@ impl Serve {
             Some(Asks::Wait) => self.take_back(c),
         }
         c.flush(now);
-        if self.is_wanted() || c.is_idle() {
+        if c.is_idle() {
             self.take_back(c);
+        } else {
+            self.share(c, now);
         }
     }
 
-    /// There is a place for its answer.
+    /// There is a place for its answer; short ones need none.
     fn has_place_for(&self, c: &Connection) -> bool {
-        c.is_served() || self.connections.iter().filter(|other| other.is_served()).count() < SERVED_MAX
+        !c.reads() || c.is_served() || self.connections.iter().filter(|other| other.is_served()).count() < SERVED_MAX
     }
 
     /// Somebody waits for memory to read with, or for a place.
@@ -238,6 +240,13 @@ impl Serve {
     fn is_hot(&self) -> bool {
         let has_memory = |c: &Connection| !c.reads() || c.buffers.is_some() || self.buffers.has_some();
         self.connections.iter().any(|c| c.is_ready() && has_memory(c) && self.has_place_for(c))
+    }
+
+    /// Gives the memory of a scan to others, if they want it and this client has had it for a while.
+    fn share(&mut self, c: &mut Connection, now: Instant) {
+        if now.saturating_duration_since(c.lent) >= LENT_AT_LEAST && self.is_wanted() {
+            self.take_back(c);
+        }
     }
 
     fn take_back(&mut self, c: &mut Connection) {
@@ -355,8 +364,10 @@ impl Serve {
     /// When something is to be done although nothing has come.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let after = |from: Instant, wait: Duration| from.checked_add(wait);
-        let stall_max = if self.is_wanted() { STALL_MAX_IF_WANTED } else { STALL_MAX };
+        let is_wanted = self.is_wanted();
+        let stall_max = if is_wanted { STALL_MAX_IF_WANTED } else { STALL_MAX };
         let of = |c: &Connection| match c.holds {
+            _ if is_wanted && c.buffers.is_some() => after(c.lent, LENT_AT_LEAST),
             Holds::Durable(until) => Some(until),
             Holds::Copy(_) => after(c.asked, COPY_PATIENCE),
             _ if c.has_unsent() => after(c.active, stall_max),
