@@ -4,6 +4,7 @@
 //! but its input, its stop and the queue; what it drops it counts; what it needs to go on after a restart (its cursor)
 //! rides as a state entry in the batch of the records it stands for, so neither can be there without the other.
 
+pub mod files;
 pub mod http;
 pub mod journald;
 pub mod listen;
