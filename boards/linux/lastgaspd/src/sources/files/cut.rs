@@ -120,7 +120,7 @@ mod tests {
         let bodies = |flush| all(text, rules, flush).0.into_iter().map(|(b, _)| String::from_utf8(b).unwrap());
         assert_eq!(bodies(Flush::Wait).collect::<Vec<_>>(), ["lost", "1 a\n at b\n\n at c", "2 d"]);
         assert_eq!(bodies(Flush::Lines).collect::<Vec<_>>(), ["lost", "1 a\n at b\n\n at c", "2 d", "3 e"]);
-        assert_eq!(bodies(Flush::All).last().unwrap(), "3 e\n at");
+        assert_eq!(bodies(Flush::All).next_back().unwrap(), "3 e\n at");
         assert_eq!(all(b"1\n2", rules, Flush::All).0.len(), 2);
     }
 

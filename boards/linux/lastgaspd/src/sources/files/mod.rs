@@ -131,7 +131,7 @@ impl<'a, E> Follower<'a, E> {
         Self {
             options,
             ctx,
-            watch: Watch::new(),
+            watch: Watch::default(),
             book: Book::open(&options.section, &default_stream, ctx.cursors.iter()),
             tails: BTreeMap::new(),
             window: Vec::new(),
@@ -152,7 +152,7 @@ impl<'a, E> Follower<'a, E> {
             self.leave_old();
             let wait = if busy { Duration::ZERO } else { self.patience() };
             let Some(mut news) = self.watch.wait(wait, &self.ctx.stop) else { return Ok(()) };
-            if !busy && !(news.files.is_empty() && !news.rescan) {
+            if !busy && (news.rescan || !news.files.is_empty()) {
                 // More is likely to come at once.
                 let (files, rescan, all) = (news.files, news.rescan, news.all);
                 if self.pause() {
@@ -499,7 +499,8 @@ impl<'a, E> Follower<'a, E> {
             () => Flush::Wait,
         };
         let pending = tail.scanned > tail.trail.offset();
-        if !tail.dirty && !(pending && flush != Flush::Wait) {
+        let is_due = pending && flush != Flush::Wait;
+        if !tail.dirty && !is_due {
             return Ok(Read::Done);
         }
         if size < tail.trail.offset() {

@@ -40,14 +40,15 @@ pub struct Watch {
     directories: BTreeSet<i32>,
 }
 
-impl Watch {
+impl Default for Watch {
     /// None yet.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
         Self { is_partial: inotify.is_none(), inotify, directories: BTreeSet::new() }
     }
+}
 
+impl Watch {
     /// After so long everything is to be looked at.
     #[must_use]
     pub fn patience(&self) -> Duration {
