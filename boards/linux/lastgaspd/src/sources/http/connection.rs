@@ -371,3 +371,102 @@ impl Connection {
 fn later(now: Instant, by: Duration) -> Instant {
     now.checked_add(by).or_else(|| now.checked_add(Duration::from_secs(1 << 25))).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    const MAX: usize = 1 << 20;
+
+    /// A connection, and its client.
+    fn pair(now: Instant) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let transport = Transport::new(stream, None).unwrap();
+        (Connection::new(transport, IpAddr::V4(Ipv4Addr::LOCALHOST), now), client)
+    }
+
+    fn take(connection: &mut Connection, bytes: &[u8], now: Instant) -> Wish {
+        connection.take(bytes, now);
+        connection.advance(&Access::default(), MAX, now)
+    }
+
+    /// The status of the answer that the connection sends, and what it does then.
+    fn answer(connection: &mut Connection, mut client: TcpStream, now: Instant) -> String {
+        while !connection.send(now).unwrap() {}
+        assert!(matches!(connection.phase, Phase::Leaving { .. }), "the connection is over");
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_head_that_drips_in_has_to_end_in_time() {
+        let start = Instant::now();
+        let (mut connection, client) = pair(start);
+        assert_eq!(connection.deadline, start + IDLE);
+        let first = start + Duration::from_secs(60);
+        for (i, byte) in b"POST /v1/logs".iter().enumerate() {
+            let now = first + Duration::from_secs(i as u64);
+            assert!(matches!(take(&mut connection, &[*byte], now), Wish::Nothing));
+            assert_eq!(connection.deadline, first + HEAD_WITHIN, "more bytes give no more time");
+        }
+        let now = first + HEAD_WITHIN;
+        assert!(matches!(connection.expire(now), Wish::Nothing));
+        assert_eq!(answer(&mut connection, client, now), "HTTP/1.1 408 Request Timeout");
+        assert_eq!(connection.deadline, now + LINGER);
+        assert!(matches!(connection.expire(now), Wish::Close));
+    }
+
+    #[test]
+    fn a_body_that_drips_in_has_to_end_in_time() {
+        let start = Instant::now();
+        let (mut connection, client) = pair(start);
+        let head = b"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65536\r\n\r\n";
+        assert!(matches!(take(&mut connection, head, start), Wish::Room(65_536)));
+        assert_eq!(connection.deadline, start + ROOM_WITHIN);
+        connection.reserved = 65_536;
+        connection.receive(start);
+        let until = start + BODY_WITHIN + Duration::from_secs(4);
+        let mut now = start;
+        while connection.deadline < until {
+            now += Duration::from_secs(10);
+            assert!(matches!(take(&mut connection, b"x", now), Wish::Nothing));
+            assert_eq!(connection.deadline, (now + BODY_SILENT).min(until));
+        }
+        connection.expire(until);
+        assert_eq!(answer(&mut connection, client, until), "HTTP/1.1 408 Request Timeout");
+    }
+
+    #[test]
+    fn who_waits_for_memory_or_for_the_writer_too_long_is_told() {
+        let start = Instant::now();
+        let (mut connection, client) = pair(start);
+        let chunked = b"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(matches!(take(&mut connection, chunked, start), Wish::Room(SMALL_BYTES)));
+        connection.reserved = SMALL_BYTES;
+        connection.receive(start);
+        assert!(matches!(take(&mut connection, b"1\r\n", start), Wish::Nothing));
+        let wish = take(&mut connection, b"\"\r\n20000\r\n", start);
+        assert!(matches!(wish, Wish::Room(MAX)), "it is larger than it seemed");
+        connection.expire(connection.deadline);
+        assert_eq!(answer(&mut connection, client, start), "HTTP/1.1 503 Service Unavailable");
+        let (mut connection, mut client) = pair(start);
+        let health = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert!(matches!(take(&mut connection, health, start), Wish::Room(0)));
+        connection.receive(start);
+        assert!(matches!(connection.advance(&Access::default(), MAX, start), Wish::Look));
+        connection.expire(start + LOOK_WITHIN);
+        assert!(connection.send(start).unwrap() && matches!(connection.phase, Phase::Head));
+        let mut text = [0; 400];
+        let got = client.read(&mut text).unwrap();
+        let text = str::from_utf8(&text[..got]).unwrap();
+        assert!(
+            text.starts_with("HTTP/1.1 503 ") && text.contains("{\"alive\":false,\"reason\":\"the writer"),
+            "{text}"
+        );
+    }
+}
