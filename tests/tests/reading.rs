@@ -221,6 +221,29 @@ fn following_a_node_shows_each_record_once_when_it_is_durable() {
 }
 
 #[test]
+fn following_goes_on_when_the_node_starts_again() {
+    let node = node();
+    let socket = node.path("s.sock");
+    let mut child = command(&["tail", "-f", "-n", "1", "-o", "cat", "--socket", &socket])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut words = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let _guard = Guard(child);
+    assert_eq!(lines.next().unwrap(), "record 500");
+    let dir = node.stop();
+    let said = words.next().unwrap();
+    assert!(said.contains("waiting for the node to come back"), "{said}");
+    let node = TestNode::start_in(dir);
+    for n in 501..504 {
+        node.send(n, 1);
+        assert_eq!(lines.next().unwrap(), format!("record {n}"));
+    }
+}
+
+#[test]
 fn a_node_that_is_silent_or_dead_is_passed_by_and_its_store_read() {
     let dir = node().stop();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();

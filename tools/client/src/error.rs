@@ -13,22 +13,22 @@ pub enum Error {
     #[error(transparent)]
     Medium(#[from] lastgasp_hal_linux::OpenError),
     /// The store on it cannot be mounted.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Mount {
         /// The store.
         path: PathBuf,
         /// Why.
-        source: lastgasp_core::error::OpenError,
+        error: lastgasp_core::error::OpenError,
     },
     /// An error of the system.
-    #[error("{}: {doing} failed: {source}", path.display())]
+    #[error("{}: {doing} failed: {error}", path.display())]
     Io {
         /// What was looked at.
         path: PathBuf,
         /// What was being done.
         doing: &'static str,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// It is there, but cannot be read as it is.
     #[error("{}: {what}", path.display())]
@@ -48,6 +48,14 @@ pub enum Error {
         sockets: String,
         /// Where stores were looked for.
         stores: String,
+    },
+    /// Nobody listens at the socket.
+    #[error("{}: no node answers there ({error}); start it, or read its store with --store", path.display())]
+    NoNode {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
     },
     /// A node listens, and this user may not ask it.
     #[error(
@@ -87,12 +95,28 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nobody is there, or nobody answers: it may be different in a moment.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof,
+        };
+        match self {
+            Self::Silent { .. } | Self::NoNode { .. } => true,
+            Self::Io { error, .. } => matches!(
+                error.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof
+            ),
+            _ => false,
+        }
+    }
+
     pub(crate) fn is_denied(&self) -> bool {
         matches!(self, Self::Denied { .. })
     }
 
-    pub(crate) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
-        Self::Io { path: path.to_path_buf(), doing, source }
+    pub(crate) fn io(path: &Path, doing: &'static str, error: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), doing, error }
     }
 
     pub(crate) fn unfit(path: &Path, what: impl Into<String>) -> Self {

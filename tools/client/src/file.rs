@@ -231,7 +231,7 @@ fn mount<'m>(
     memory: &'m mut StoreMemory,
 ) -> Result<Reader<'m, Medium<'m>>, Error> {
     Reader::open(storage, memory.parts(), &mut |_, _| ())
-        .map_err(|source| Error::Mount { path: path.to_path_buf(), source })
+        .map_err(|error| Error::Mount { path: path.to_path_buf(), error })
 }
 
 /// Ranges of numbers in which boots may begin: those of the segments that an origin stands in, and the newest ones.

@@ -513,7 +513,7 @@ impl Fault {
             Self::Dial(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Error::Denied { path: path.to_path_buf() }
             }
-            Self::Dial(source) => Error::io(path, "connecting", source),
+            Self::Dial(error) => Error::NoNode { path: path.to_path_buf(), error },
             Self::Line(source) => Error::io(path, "reading from the node", source),
         }
     }

@@ -11,6 +11,7 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
 use jiff::tz::TimeZone;
 use lastgasp_client::{Client, Entry, Error, Event, Flow, Lookup, Query, Record};
+use rustix::event::{Timespec, poll};
 use serde_json::json;
 
 use crate::entries::{event_json, gap_json};
@@ -19,7 +20,7 @@ use crate::json::RecordJson;
 use crate::lines::{Backward, Forward};
 use crate::look::{Look, Stamp, clean_json};
 use crate::pager::Out;
-use crate::place::PlaceArgs;
+use crate::place::{PlaceArgs, note};
 use crate::select::{SelectArgs, Selection, Wanted};
 
 /// How many lines are printed if nothing else is asked for.
@@ -28,6 +29,8 @@ const LINES: u64 = 10;
 const LINES_IN_PAGER: u64 = 1000;
 /// How far in front of the last lines their first parts are looked for.
 const LOOK_BACK: u32 = 4096;
+/// So often a node that went away is looked for.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 /// How long one wait for more is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -220,22 +223,52 @@ impl Tail {
         // Boots and stops stand between records, and come again when a read begins behind them.
         let (mut boot, mut stop) = (0, 0);
         loop {
-            query.from = self.client.read(&query, &mut |entry, look| {
+            let mut next = query.from;
+            let read = self.client.read(&query, &mut |entry, look| {
                 match &entry {
+                    Entry::Record(record) => next = record.seq.saturating_add(1),
+                    Entry::Gap(gap) => next = next.max(gap.last_seq.saturating_add(1)),
                     Entry::Event(Event::Boot { epoch, .. }) if *epoch <= boot => return Ok(Flow::On),
                     Entry::Event(Event::Boot { epoch, .. }) => boot = *epoch,
                     Entry::Event(Event::Close { next_seq }) if *next_seq <= stop => return Ok(Flow::On),
                     Entry::Event(Event::Close { next_seq }) => stop = *next_seq,
-                    Entry::Record(_) | Entry::Gap(_) | Entry::Event(Event::Unknown(_)) => {}
+                    Entry::Event(Event::Unknown(_)) => {}
                 }
                 take(Step::Entry(&entry, look))?;
                 Ok(Flow::On)
-            })?;
+            });
             take(Step::CaughtUp)?;
+            query.from = match read {
+                Ok(next) => next,
+                Err(error) => self.come_back(follow, error).map(|()| next)?,
+            };
             if !follow {
                 return Ok(());
             }
-            while !self.client.wait(query.from, PATIENCE)? {}
+            loop {
+                match self.client.wait(query.from, PATIENCE) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => self.come_back(follow, error)?,
+                }
+            }
+        }
+    }
+
+    /// Waits for a node that has gone away, if that is what the error means.
+    fn come_back(&mut self, follow: bool, error: Error) -> Result<()> {
+        if !(follow && error.is_away() && matches!(self.client, Client::Node(_))) {
+            return Err(error.into());
+        }
+        note(&format!("{error}; waiting for the node to come back"));
+        loop {
+            // Any signal that matters ends us.
+            let _ = poll(&mut [], Some(&PAUSE));
+            match self.client.next_seq() {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_away() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
