@@ -18,6 +18,7 @@
 //! on virtual time. When a commit begins is the matter of the durability [`Class`]; the adaptive wait of group commit
 //! is described in `pace.rs`.
 
+mod bound;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::format::row::{Lost, Row};
 use crate::hal::{Arena, Storage};
 use crate::retention::KeepPolicy;
 use crate::store::{Stepped, Store, Ticket};
+use bound::Bound;
 use pace::Pace;
 
 /// Rewriting goes on when nothing came in for so long.
@@ -153,7 +155,7 @@ enum Phase {
 /// A node: a store, and the rules by which it commits.
 pub struct Node<'m, S: Storage, A: Arena> {
     store: Store<'m, S, A>,
-    volatile_bound: u32,
+    bound: Bound,
     pace: Pace,
     flight: Option<Ticket>,
     phase: Phase,
@@ -168,13 +170,16 @@ pub struct Node<'m, S: Storage, A: Arena> {
 }
 
 impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
-    /// A node on an open store. `volatile_bound` is what the store was opened with.
+    /// A node on an open store. At most `volatile_bound_max` records, as many as the store was opened with or more, may
+    /// be lost in a cut although their sender knows nothing of it; such a loss is reported as "at most" what was allowed
+    /// at that time, so the node allows no more than come between two commits.
     #[must_use]
-    pub fn new(store: Store<'m, S, A>, volatile_bound: u32) -> Self {
+    pub fn new(store: Store<'m, S, A>, volatile_bound_max: u32) -> Self {
         let phase = store.read_only().map_or(Phase::Running, Phase::Failed);
+        let bound = Bound::new(volatile_bound_max.max(store.volatile_bound()));
         Self {
             store,
-            volatile_bound,
+            bound,
             pace: Pace::default(),
             flight: None,
             phase,
@@ -313,6 +318,15 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         }
     }
 
+    fn expose(&mut self, now_us: u64, last_seq: u64) {
+        let Some(bound) = self.bound.exposed(last_seq, self.store.durable_upto()) else { return };
+        self.store.set_volatile_bound(bound);
+        let ahead = last_seq.saturating_add(u64::from(self.store.volatile_bound() / 2));
+        if ahead > self.store.ram_limit() {
+            self.pace.hurry(now_us);
+        }
+    }
+
     fn is_running(&self) -> Result<(), Refused> {
         match self.phase {
             Phase::Running => Ok(()),
@@ -326,18 +340,21 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         if self.flight.is_some() && self.store.memtable_bytes().1 == 0 {
             return Err(Refused::Full); // the one memtable there is is being written
         }
-        self.append(now_us, batch.class, begun, |store| store.append(batch.rows, batch.states))
+        // A source that keeps its cursor in the store reads again what a cut took.
+        let is_exposed = !batch.class.is_awaited() && batch.states.is_empty();
+        self.append(now_us, batch.class, is_exposed, begun, |store| store.append(batch.rows, batch.states))
     }
 
     fn lost(&mut self, now_us: u64, lost: &Lost, begun: &mut Option<u64>) -> Result<Taken, Refused> {
         self.is_running()?;
-        self.append(now_us, Class::Interval, begun, |store| store.append_lost(lost))
+        self.append(now_us, Class::Interval, true, begun, |store| store.append_lost(lost))
     }
 
     fn append(
         &mut self,
         now_us: u64,
         class: Class,
+        is_exposed: bool,
         begun: &mut Option<u64>,
         append: impl Fn(&mut Store<'m, S, A>) -> Result<(u64, u64), StoreError<S::Error>>,
     ) -> Result<Taken, Refused> {
@@ -355,9 +372,8 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
                 self.pace.joined(now_us, class);
                 // A sender that is not told when its records are durable gets them into the bound, or soon durable:
                 // the next commit extends the bound before it is used up.
-                let ahead = last_seq.saturating_add(u64::from(self.volatile_bound / 2));
-                if self.volatile_bound > 0 && ahead > self.store.ram_limit() {
-                    self.pace.hurry(now_us);
+                if is_exposed {
+                    self.expose(now_us, last_seq);
                 }
                 Ok(Taken { first_seq, last_seq })
             }
@@ -396,6 +412,9 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
         };
         // Also if there was nothing to write, nothing is pending any more.
         self.pace.begun(now_us);
+        if let Some(bound) = self.bound.committed() {
+            self.store.set_volatile_bound(bound);
+        }
         let upto = ticket.as_ref().map(Ticket::upto);
         self.flight = ticket;
         upto

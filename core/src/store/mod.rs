@@ -155,6 +155,8 @@ pub struct Store<'m, S: Storage, A: Arena> {
     arena_bytes: usize,
     anchor: ClockAnchor,
     volatile_bound: u32,
+    /// What the frames of the commit under way carry.
+    flight_bound: u32,
     ram_limit: u64,
     /// What state entries that are not durable yet may add to their table.
     state_bytes: StateBytes,
@@ -221,6 +223,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             arena_bytes,
             anchor: ClockAnchor { clock_epoch, wall_us: options.wall_us, synchronised: options.synchronised },
             volatile_bound: options.volatile_bound,
+            flight_bound: options.volatile_bound,
             ram_limit: 0,
             state_bytes: StateBytes::default(),
             started: false,
@@ -272,6 +275,19 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         self.ram_limit
     }
 
+    /// How many records may be acknowledged before they are durable, once the next commit is.
+    #[must_use]
+    pub fn volatile_bound(&self) -> u32 {
+        self.volatile_bound
+    }
+
+    /// Changes it, from the next commit on. On a compact medium it stays as it was opened with: frames do not carry it.
+    pub fn set_volatile_bound(&mut self, records: u32) {
+        if self.catalog.layout.wide {
+            self.volatile_bound = records;
+        }
+    }
+
     /// Clock epoch of the records taken in now.
     #[must_use]
     pub fn clock(&self) -> ClockAnchor {
@@ -317,6 +333,7 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             return Ok(None);
         }
         self.start()?;
+        self.flight_bound = self.volatile_bound;
         let Some(active) = self.active.take() else { return Ok(None) };
         let upto = active.extent().next_seq.saturating_sub(1);
         let frozen = active.freeze();
@@ -366,7 +383,9 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
         self.state_bytes.frozen = 0;
         self.catalog.pool.none_pending();
         self.catalog.durable_upto = self.catalog.durable_upto.max(ticket.upto);
-        self.ram_limit = self.catalog.durable_upto.saturating_add(u64::from(self.volatile_bound));
+        // What a lower bound takes back is still covered by the frames that carried the higher one.
+        let bound = self.flight_bound.min(self.volatile_bound);
+        self.ram_limit = self.ram_limit.max(self.catalog.durable_upto.saturating_add(u64::from(bound)));
         self.catalog.head.seq_ceiling = self.catalog.head.seq_ceiling.max(self.ram_limit);
         self.stats.commits = self.stats.commits.saturating_add(1);
         let next = ticket.upto.saturating_add(1);

@@ -307,6 +307,12 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
                 boot(vec![Step::Lose(1, 2), Step::Lose(2, 3), Step::Commit, append(&[30]), Step::Commit], KILLED),
                 boot((0..10).flat_map(|_| [append(&[half]), Step::Lose(1, 4), Step::Commit]).collect(), CRASH),
                 with_bound(4, vec![append(&[30]), Step::Commit, Step::Lose(1, 9), append(&[20])], CRASH),
+                with_bound(0, vec![append(&[30]), Step::Bound(7), Step::Commit, append(&[20]), Step::Bound(1)], CRASH),
+                with_bound(
+                    6,
+                    vec![append(&[30]), Step::Bound(1), Step::Begin, append(&[20; 4]), Step::Bound(3)],
+                    KILLED,
+                ),
                 boot(vec![append(&[30]), Step::Begin, Step::Lose(2, 5), Step::Sync, Step::End], Stop::Close),
             ],
         ),

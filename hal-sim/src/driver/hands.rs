@@ -49,6 +49,10 @@ impl<'m, M: Medium> Hands<'_, '_, 'm, M> {
         match step {
             Step::Append { rows, states } => self.append(rows, states)?,
             Step::Lose(stream, records) => self.lose(*stream, *records)?,
+            Step::Bound(records) => {
+                self.store().set_volatile_bound(*records);
+                self.bound = self.store().volatile_bound();
+            }
             Step::Commit => self.commit()?,
             Step::Begin => self.begin()?,
             Step::Sync => {

@@ -140,6 +140,8 @@ pub enum Step {
     },
     /// So many records of a stream were lost before they got here.
     Lose(u8, u32),
+    /// From the next commit on so many records may be acknowledged in RAM.
+    Bound(u32),
     /// A commit as a microcontroller does it.
     Commit,
     /// The first part of a split commit.

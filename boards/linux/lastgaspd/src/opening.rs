@@ -142,10 +142,10 @@ pub fn mount<'m>(
     place: &Place,
     memory: &'m mut Memory,
     clock: &Clock,
-    volatile_bound: u32,
 ) -> Result<Store<'m, FileStorage, HeapArena>> {
+    // The node raises the bound once there are records that may get lost.
     let options =
-        store::OpenOptions { wall_us: clock.wall_us(), synchronised: clock.is_synchronised(), volatile_bound };
+        store::OpenOptions { wall_us: clock.wall_us(), synchronised: clock.is_synchronised(), volatile_bound: 0 };
     let memory_for = |room: &'m mut Option<StoreMemory>, storage: &FileStorage| {
         room.insert(StoreMemory::with_streams(&storage.geometry(), place.streams)).parts()
     };

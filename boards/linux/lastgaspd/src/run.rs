@@ -29,7 +29,7 @@ use crate::writer::{Ended, Rest, Syncer, Writer};
 
 /// Parcels of the queue: enough that several sources fill one each while others are with the writer.
 const PARCELS: usize = 8;
-/// How many records may be lost in a cut without hold-up, for classes that are not awaited; such a loss is a gap.
+/// How many records may be lost in a cut without hold-up at most, for classes that are not awaited; such a loss is a gap.
 const VOLATILE_BOUND: u32 = 1 << 16;
 /// So long a stop waits for whoever reads the acknowledgements.
 const READER_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let (mut memory, mut spare_memory) = (Memory::default(), Memory::default());
     // A sender that is told what is durable knows itself what it lost; for others it becomes a gap.
     let volatile_bound = if means.all_awaited(&config) { 0 } else { VOLATILE_BOUND };
-    let mut store = opening::mount(storage, &place, &mut memory, &clock, volatile_bound).map_err(Failure::Start)?;
+    let mut store = opening::mount(storage, &place, &mut memory, &clock).map_err(Failure::Start)?;
     // Only now: it holds the lock of the store, which mounting may have to take anew.
     let syncs = store.parts().0.sync_handle().context("opening the store for syncs").map_err(Failure::Start)?;
     say(opening::summary(&place.path, &store));
@@ -127,7 +127,7 @@ fn go_on_in_memory(
     reason: ReadOnlyReason,
 ) -> Result<Remains, Error> {
     let (storage, place) = opening::make_volatile(streams).context("nor can the node go on in memory")?;
-    let mut store = opening::mount(storage, &place, memory, &clock, VOLATILE_BOUND)?;
+    let mut store = opening::mount(storage, &place, memory, &clock)?;
     let syncs = store.parts().0.sync_handle().context("opening the store for syncs")?;
     let syncer = Syncer::start(rest.queue.events(), move || syncs.sync()).context("starting a thread")?;
     say(format_args!(
