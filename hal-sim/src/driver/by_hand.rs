@@ -58,7 +58,7 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
     let with_bound = |bound, steps, stop| Boot { bound, ..boot(steps, stop) };
     let ruined = |ruin, steps, stop| Boot { ruin, ..boot(steps, stop) };
     let big = |n: usize| append(&vec![part; n]);
-    let list: Vec<(&'static str, Shape, Vec<Boot>)> = vec![
+    let mut list: Vec<(&'static str, Shape, Vec<Boot>)> = vec![
         ("two boots, clean stop", plain, vec![boot(singles(3, 40), Stop::Close), boot(singles(2, 40), Stop::Close)]),
         (
             "a boot after a cut, then one after a kill",
@@ -307,16 +307,27 @@ fn rows_by_hand(plain: Shape, chains: Shape) -> Vec<Workload> {
                 boot(vec![Step::Lose(1, 2), Step::Lose(2, 3), Step::Commit, append(&[30]), Step::Commit], KILLED),
                 boot((0..10).flat_map(|_| [append(&[half]), Step::Lose(1, 4), Step::Commit]).collect(), CRASH),
                 with_bound(4, vec![append(&[30]), Step::Commit, Step::Lose(1, 9), append(&[20])], CRASH),
-                with_bound(0, vec![append(&[30]), Step::Bound(7), Step::Commit, append(&[20]), Step::Bound(1)], CRASH),
+                boot(vec![append(&[30]), Step::Begin, Step::Lose(2, 5), Step::Sync, Step::End], Stop::Close),
+            ],
+        ),
+    ];
+    if plain != Shape::nor() {
+        // On a compact medium the bound is that of the boot.
+        list.push((
+            "a bound that rises and falls",
+            plain,
+            vec![
+                boot(vec![append(&[30]), Step::Bound(7), Step::Commit, append(&[20]), Step::Bound(1)], CRASH),
                 with_bound(
                     6,
                     vec![append(&[30]), Step::Bound(1), Step::Begin, append(&[20; 4]), Step::Bound(3)],
                     KILLED,
                 ),
-                boot(vec![append(&[30]), Step::Begin, Step::Lose(2, 5), Step::Sync, Step::End], Stop::Close),
+                boot([vec![Step::Bound(5)], singles(2, 40), vec![append(&[20; 3]), Step::Bound(0)]].concat(), CRASH),
+                boot(singles(2, 40), Stop::Close),
             ],
-        ),
-    ];
+        ));
+    }
     let workload = |(i, (about, shape, boots))| Workload { name: format!("w{i}"), about, shape, boots };
     list.into_iter().enumerate().map(workload).collect()
 }

@@ -21,7 +21,7 @@ pub fn by_seed(seed: u64, shapes: &Shapes) -> Workload {
         let mut steps = Vec::new();
         for _ in 0..2 + rng.below(7) {
             random_step(&mut rng, &shape, &mut steps);
-            if bounded && rng.chance(1, 4) {
+            if bounded && shapes.groups.is_some() && rng.chance(1, 4) {
                 steps.push(Step::Bound(u32::try_from(rng.below(9)).unwrap_or(0)));
             }
         }
