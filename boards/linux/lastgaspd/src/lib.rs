@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod drops;
+pub mod facts;
 pub mod greeting;
 pub mod opening;
 pub mod parcel;

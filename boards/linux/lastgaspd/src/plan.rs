@@ -4,19 +4,24 @@
 //! was asked for: a node that something is piped into keeps just that.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::{Context as _, ensure};
 use lastgasp_core::node::Class;
 use rustix::fs::{FileType, fstat};
 
 use crate::cli::Cli;
-use crate::config::{Config, Switch};
+use crate::config::{Classes, Config, Http, Switch};
 use crate::say;
+use crate::sources::status::Sources;
 use crate::sources::stdin::{self, Lines};
-use crate::sources::{Context, journald, listen, syslog};
+use crate::sources::{Context, http, journald, listen, syslog};
 use crate::supervisor::{Plan, Wanted};
+use crate::view::Handle;
 
 /// What the node was started with.
 #[derive(Debug, Clone, Copy)]
@@ -69,9 +74,9 @@ impl Means {
     }
 }
 
-/// The sources of a run.
+/// The sources of a run. `handle` and `all` are for those that tell how the node is.
 #[must_use]
-pub fn sources<E: Send + 'static>(means: Means) -> Plan<E> {
+pub fn sources<E: Send + 'static>(means: Means, handle: Handle<E>, all: Sources) -> Plan<E> {
     Box::new(move |config, stdin_is_empty| {
         let mut wanted = Vec::new();
         if means.piped && !stdin_is_empty {
@@ -87,6 +92,9 @@ pub fn sources<E: Send + 'static>(means: Means) -> Plan<E> {
         }
         if runs(config.sources.syslog.enabled) {
             wanted.extend(of_syslog(config));
+        }
+        if runs(config.sources.http.enabled) && !config.sources.http.listen.is_empty() {
+            wanted.push(of_http(config, handle.clone(), all.clone()));
         }
         wanted
     })
@@ -120,6 +128,48 @@ fn of_syslog<E: Send + 'static>(config: &Config) -> Vec<Wanted<E>> {
         }));
     }
     wanted
+}
+
+fn of_http<E: Send + 'static>(config: &Config, handle: Handle<E>, all: Sources) -> Wanted<E> {
+    let (http, classes) = (config.sources.http.clone(), config.classes.clone());
+    let settings = (config.sources.http.clone(), classes.clone());
+    lasting("http", &settings, move |context| {
+        let status = Arc::clone(&context.status);
+        let listeners = match listen::bind(&http.listen) {
+            Ok(listeners) => listeners,
+            Err(error) => return cannot_run(&context, &error),
+        };
+        match http_options(&http, classes) {
+            Ok(options) => {
+                let ended = http::run(listeners, options, context, handle, all);
+                ended.unwrap_or_else(|error| status.fails(error.to_string()));
+            }
+            Err(error) => {
+                say(format_args!("http does not run: {error:#}"));
+                status.fails(format!("{error:#}"));
+            }
+        }
+    })
+}
+
+fn http_options(config: &Http, classes: Classes) -> anyhow::Result<http::Options> {
+    let read_token = |path: &PathBuf| {
+        let token = fs::read(path).with_context(|| format!("reading the token from {}", path.display()))?;
+        let token = token.trim_ascii().to_vec();
+        ensure!(!token.is_empty(), "{}: there is no token in it", path.display());
+        Ok(token)
+    };
+    let token = config.token_file.as_ref().map(read_token).transpose()?;
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(certificates), Some(key)) => Some(http::tls(certificates, key)?),
+        _ => None,
+    };
+    Ok(http::Options {
+        access: http::Access { hosts: http::own_names(), token },
+        max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        class_of: Arc::new(move |stream, severity| classes.rule_for(stream, severity)),
+        tls,
+    })
 }
 
 /// A source that runs until it is stopped; it is started anew if `settings` change.

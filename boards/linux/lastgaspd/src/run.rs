@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Error, anyhow, bail};
@@ -13,9 +14,11 @@ use lastgasp_core::node::Node;
 use lastgasp_hal_linux::LinuxStorageError;
 
 use crate::acks::Acks;
+use crate::api::{self, Api, Bell, Mounted, Options};
 use crate::cli::Cli;
 use crate::clock::Clock;
-use crate::config::{Loaded, OnFailure, report};
+use crate::config::{Loaded, OnFailure, Switch, report};
+use crate::facts::{self, SharedConfig};
 use crate::greeting;
 use crate::opening::{self, Memory, Place};
 use crate::plan::{self, Means};
@@ -34,7 +37,7 @@ const VOLATILE_BOUND: u32 = 1 << 16;
 /// So long a stop waits for whoever reads the acknowledgements.
 const READER_PATIENCE: Duration = Duration::from_secs(5);
 
-type Remains = Rest<LinuxStorageError, Acks<io::Stdout>>;
+type Remains = Rest<LinuxStorageError, (Acks<io::Stdout>, Bell)>;
 
 /// Why a run did not end well.
 #[derive(Debug)]
@@ -81,28 +84,34 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let queue: Queue<LinuxStorageError> = Queue::new(PARCELS);
     let syncer = Syncer::start(queue.events(), move || syncs.sync()).context("starting a thread");
     let syncer = syncer.map_err(Failure::Start)?;
+    let handle = Handle::new(queue.events());
+    let (sources, config) = (Sources::default(), Arc::new(Mutex::new(config)));
+    let bell = Bell::new().context("a file descriptor for readers").map_err(Failure::Start)?;
+    let mounted = Mounted::of(&mut store, volatile_bound);
+    let api = start_api(cli, &config, &sources, mounted, handle.clone(), &bell).map_err(Failure::Start)?;
     if means.is_greeting() {
-        say(greeting::what_to_try(&place.path));
+        say(greeting::what_to_try(api.as_ref().map(Api::socket), &place.path));
     }
+    let config_now = config.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let largest = store.record_bytes_max();
-    let max_record = config.store.max_record_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(largest);
-    let (policy, on_failure) = (config.policy(), config.store.on_failure);
+    let max_record = config_now.store.max_record_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(largest);
+    let (policy, on_failure) = (config_now.policy(), config_now.store.on_failure);
     let supervisor = Supervisor {
-        plan: plan::sources(means),
+        plan: plan::sources(means, handle.clone(), sources.clone()),
         request,
         config,
         intake: queue.intake(),
-        handle: Handle::new(queue.events()),
+        handle,
         events: queue.events(),
         clock,
         record_bytes_max: max_record.min(largest),
         cursors: cursors_of_store(&store),
-        sources: Sources::default(),
+        sources,
         lasts: false,
     };
     supervisor.start(stop.clone(), reload).context("starting a thread").map_err(Failure::Start)?;
     let node = Node::new(store, volatile_bound);
-    let (ended, node, rest) = Writer::new(node, queue, syncer, acks, clock).ruled_by(policy).run();
+    let (ended, node, rest) = Writer::new(node, queue, syncer, (acks, bell), clock).ruled_by(policy).run();
     let mut end = conclude(&place.path, ended, &node);
     let rest = match (&end, ended, on_failure) {
         (Err(Failure::Running(error)), Ended::Failed(reason), OnFailure::Memory) => {
@@ -114,8 +123,40 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     };
     // The queue first: other threads may wait for it.
     drop(rest.queue);
-    rest.listener.finish(stop.is_asked().then_some(READER_PATIENCE));
+    drop(api);
+    rest.listener.0.finish(stop.is_asked().then_some(READER_PATIENCE));
     end
+}
+
+/// The socket for readers. Where it is built in and cannot be had, the node runs without.
+fn start_api(
+    cli: &Cli,
+    config: &SharedConfig,
+    sources: &Sources,
+    mounted: Mounted,
+    handle: Handle<LinuxStorageError>,
+    bell: &Bell,
+) -> Result<Option<Api>, Error> {
+    let api = config.lock().unwrap_or_else(PoisonError::into_inner).api.clone();
+    let is_wanted = match api.enabled {
+        Switch::Auto => !cli.no_defaults || api.socket.is_some(),
+        Switch::On => true,
+        Switch::Off => false,
+    };
+    if !is_wanted {
+        return Ok(None);
+    }
+    let socket = api.socket.clone().unwrap_or_else(|| api::default_path(&mounted.path));
+    let (config, sources) = (Arc::clone(config), sources.clone());
+    let facts = Box::new(move || facts::facts(&config, &sources));
+    match Api::start(Options { socket, group: api.group, mounted, facts }, handle, bell) {
+        Ok(started) => Ok(Some(started)),
+        Err(error) if api.enabled == Switch::Auto && api.socket.is_none() => {
+            say(format_args!("{error:#}; the node runs without a socket for readers"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The medium has failed: takes in what comes until the end, in memory.

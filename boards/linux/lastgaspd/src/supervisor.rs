@@ -5,7 +5,7 @@
 //! durable before; a configuration that is wrong changes nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -14,6 +14,7 @@ use lastgasp_core::store::Store;
 
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, Request, changed, report};
+use crate::facts::SharedConfig;
 use crate::queue::{Event, Intake};
 use crate::say;
 use crate::sources::status::Sources;
@@ -59,7 +60,7 @@ pub struct Supervisor<E> {
     /// How to load the configuration again.
     pub request: Request,
     /// The configuration.
-    pub config: Config,
+    pub config: SharedConfig,
     /// A source's end of the queue, to make others of. While it is held, the node runs.
     pub intake: Intake<E>,
     /// To look at the node.
@@ -96,9 +97,13 @@ impl<E: Send + 'static> Supervisor<E> {
         thread::Builder::new().name("supervisor".into()).spawn(move || self.run(&to, &notes))
     }
 
+    fn config(&self) -> Config {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn run(mut self, to: &Sender<Note>, notes: &Receiver<Note>) {
         let mut running = BTreeMap::new();
-        let wanted = (self.plan)(&self.config, false);
+        let wanted = (self.plan)(&self.config(), false);
         self.begin(&mut running, wanted, to);
         while self.lasts || !running.is_empty() {
             match notes.recv() {
@@ -121,7 +126,7 @@ impl<E: Send + 'static> Supervisor<E> {
         let _ = source.thread.join();
         if source.ends && records == 0 && running.is_empty() {
             // Nothing was piped in after all: the machine's own sources, if any are wanted.
-            let wanted = (self.plan)(&self.config, true).into_iter().filter(|wanted| !wanted.ends).collect();
+            let wanted = (self.plan)(&self.config(), true).into_iter().filter(|wanted| !wanted.ends).collect();
             self.begin(running, wanted, to);
         }
     }
@@ -147,7 +152,7 @@ impl<E: Send + 'static> Supervisor<E> {
             stop,
             clock: self.clock,
             record_bytes_max: self.record_bytes_max,
-            stall: self.config.limits.stall,
+            stall: self.config().limits.stall,
             cursors: Arc::clone(&self.cursors),
             status: Arc::clone(&status),
         };
@@ -171,16 +176,16 @@ impl<E: Send + 'static> Supervisor<E> {
                 return;
             }
         };
-        let changes = changed(&self.config, &loaded.config);
+        let changes = changed(&self.config(), &loaded.config);
         for change in &changes {
             say(format_args!("reload: {change}"));
         }
         if changes.is_empty() {
             say("reload: nothing changed");
         }
-        self.config = loaded.config;
-        let _ = self.events.send(Event::Policy(Box::new(self.config.policy())));
-        let wanted = (self.plan)(&self.config, false);
+        let _ = self.events.send(Event::Policy(Box::new(loaded.config.policy())));
+        let wanted = (self.plan)(&loaded.config, false);
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = loaded.config;
         let stays = |name: &String, source: &Running| {
             source.ends || wanted.iter().any(|wanted| wanted.name == *name && wanted.settings == source.settings)
         };

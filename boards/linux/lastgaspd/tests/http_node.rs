@@ -49,7 +49,7 @@ impl Running {
             let place = Place { path, size_bytes: Some(16 << 20), allow_volatile: true, streams: 256 };
             let storage = opening::open_or_make(&place).unwrap();
             let mut memory = Memory::default();
-            let mut store = opening::mount(storage, &place, &mut memory, &clock, 0).unwrap();
+            let mut store = opening::mount(storage, &place, &mut memory, &clock).unwrap();
             let syncs = store.parts().0.sync_handle().unwrap();
             let queue: Queue<LinuxStorageError> = Queue::new(4);
             let syncer = Syncer::start(queue.events(), move || syncs.sync()).unwrap();
