@@ -4,18 +4,15 @@
 //! was asked for: a node that something is piped into keeps just that.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
 use lastgasp_core::node::Class;
 use rustix::fs::{FileType, fstat};
 
 use crate::cli::Cli;
-use crate::config::{Classes, Config, Http, Switch};
+use crate::config::{Config, Switch};
 use crate::say;
 use crate::sources::status::Sources;
 use crate::sources::stdin::{self, Lines};
@@ -139,7 +136,7 @@ fn of_http<E: Send + 'static>(config: &Config, handle: Handle<E>, all: Sources) 
             Ok(listeners) => listeners,
             Err(error) => return cannot_run(&context, &error),
         };
-        match http_options(&http, classes) {
+        match http::options(&http, &classes) {
             Ok(options) => {
                 let ended = http::run(listeners, options, context, handle, all);
                 ended.unwrap_or_else(|error| status.fails(error.to_string()));
@@ -149,26 +146,6 @@ fn of_http<E: Send + 'static>(config: &Config, handle: Handle<E>, all: Sources) 
                 status.fails(format!("{error:#}"));
             }
         }
-    })
-}
-
-fn http_options(config: &Http, classes: Classes) -> anyhow::Result<http::Options> {
-    let read_token = |path: &PathBuf| {
-        let token = fs::read(path).with_context(|| format!("reading the token from {}", path.display()))?;
-        let token = token.trim_ascii().to_vec();
-        ensure!(!token.is_empty(), "{}: there is no token in it", path.display());
-        Ok(token)
-    };
-    let token = config.token_file.as_ref().map(read_token).transpose()?;
-    let tls = match (&config.tls_cert, &config.tls_key) {
-        (Some(certificates), Some(key)) => Some(http::tls(certificates, key)?),
-        _ => None,
-    };
-    Ok(http::Options {
-        access: http::Access { hosts: http::own_names(), token },
-        max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
-        class_of: Arc::new(move |stream, severity| classes.rule_for(stream, severity)),
-        tls,
     })
 }
 
