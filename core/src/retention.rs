@@ -59,9 +59,10 @@ impl Default for KeepPolicy<'_> {
 }
 
 impl KeepPolicy<'_> {
-    /// The class of a record of the stream with this name.
+    /// The class of a record of the stream with this name. A severity of 0 is unknown, and counts as INFO.
     #[must_use]
     pub fn class(&self, name: &str, severity: u8) -> u8 {
+        let severity = if severity == 0 { 9 } else { severity };
         let rule = self.rules.iter().find(|rule| rule.matches(name, severity));
         rule.map_or(0, |rule| rule.class).min(3)
     }

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use lastgasp_core::node::Class;
+use lastgasp_core::retention::KeepPolicy;
 
 /// Severities there are, with 0 for unknown.
 const SEVERITIES: usize = 25;
@@ -33,11 +34,14 @@ pub struct Policy {
     pub class_of: ClassOf,
     /// How much each stream may bring; `None` is no limit.
     pub rate: Option<RateLimit>,
+    /// What is kept when space is short, and for how long.
+    pub keep: KeepPolicy<'static>,
 }
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policy").field("rate", &self.rate).finish_non_exhaustive()
+        let Self { rate, keep, .. } = self;
+        f.debug_struct("Policy").field("rate", rate).field("keep", keep).finish_non_exhaustive()
     }
 }
 
@@ -45,7 +49,7 @@ impl Default for Policy {
     /// Errors and worse within 5 ms, everything else within 2 s; no limit.
     fn default() -> Self {
         let class_of = |_: &str, severity: u8| if severity >= 17 { Class::Group } else { Class::Interval };
-        Self { class_of: Arc::new(class_of), rate: None }
+        Self { class_of: Arc::new(class_of), rate: None, keep: KeepPolicy::default() }
     }
 }
 
@@ -106,7 +110,7 @@ pub struct Ruler {
 }
 
 impl Ruler {
-    /// Rules from now on by `policy`.
+    /// Rules from now on by `policy`. What it says of retention is the node's matter.
     pub fn set(&mut self, policy: Policy) {
         self.policy = policy;
         self.streams.clear();

@@ -191,8 +191,13 @@ where
     /// Treats records by these rules.
     #[must_use]
     pub fn ruled_by(mut self, policy: Policy) -> Self {
-        self.ruler.set(policy);
+        self.rule_by(policy);
         self
+    }
+
+    fn rule_by(&mut self, policy: Policy) {
+        self.node.set_keep(policy.keep);
+        self.ruler.set(policy);
     }
 
     /// Runs until all sources have ended and everything is durable, or the store fails.
@@ -242,7 +247,7 @@ where
             Event::SourceEnded => {}
             Event::Synced(result) => self.synced = Some(result),
             Event::Look(look) => look.take(&self.view()),
-            Event::Policy(policy) => self.ruler.set(*policy),
+            Event::Policy(policy) => self.rule_by(*policy),
         }
     }
 

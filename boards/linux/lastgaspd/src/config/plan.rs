@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use lastgasp_core::retention::{ClassKeep, KeepPolicy, KeepRule};
+
 use super::pattern::Pattern;
 use super::severities::UNKNOWN;
 use super::types::{KEEP_CLASSES_MAX, Keep, REST};
@@ -95,6 +97,28 @@ impl Keep {
 }
 
 impl KeepPlan {
+    /// The plan as the engine takes it. Its rules live as long as the process: each reload leaves a few hundred bytes
+    /// behind.
+    #[must_use]
+    pub fn policy(self) -> KeepPolicy<'static> {
+        let rule = |rule: PlanRule| KeepRule {
+            stream: rule.stream.map(|name| &*name.leak()),
+            severity_min: rule.severity_min,
+            class: rule.class,
+        };
+        let rules: Vec<KeepRule<'static>> = self.rules.into_iter().map(rule).collect();
+        let mut policy = KeepPolicy {
+            rules: rules.leak(),
+            stream_share_per_mille: self.stream_share_per_mille,
+            ..KeepPolicy::default()
+        };
+        for (class, planned) in policy.classes.iter_mut().zip(&self.classes) {
+            let max_age_us = planned.age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+            *class = ClassKeep { share_per_mille: planned.share_per_mille, max_age_us };
+        }
+        policy
+    }
+
     /// The number of the class of a record. A severity of 0 is unknown, and counts as `info`.
     #[must_use]
     pub fn class(&self, stream: &str, severity: u8) -> u8 {
