@@ -259,7 +259,8 @@ impl Layout {
 /// Compact frames of records carry their sequence number and epoch only in the seed of their checksum; the others
 /// say in their payload what they need, so that they verify without any context.
 /// Checksum of a wide frame up to `end`, its header's own check left out: a checksum that runs over bytes and then over
-/// the checksum of these bytes forgets them, and its seed, so any old payload of this length would pass under any header.
+/// the checksum of these bytes forgets them, and its seed, so any old payload of this length would pass under any
+/// header.
 fn wide_crc(life: &Life, offset: u32, bytes: &[u8], end: usize) -> Option<u32> {
     let mut crc = life.seeded(offset);
     crc.update(bytes.get(..36)?);

@@ -171,8 +171,8 @@ pub struct Node<'m, S: Storage, A: Arena> {
 
 impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
     /// A node on an open store. At most `volatile_bound_max` records, as many as the store was opened with or more, may
-    /// be lost in a cut although their sender knows nothing of it; such a loss is reported as "at most" what was allowed
-    /// at that time, so the node allows no more than come between two commits.
+    /// be lost in a cut although their sender knows nothing of it; such a loss is reported as "at most" what was
+    /// allowed at that time, so the node allows no more than come between two commits.
     #[must_use]
     pub fn new(store: Store<'m, S, A>, volatile_bound_max: u32) -> Self {
         let phase = store.read_only().map_or(Phase::Running, Phase::Failed);

@@ -178,8 +178,8 @@ impl Parcel {
         self.slots.push(slot);
     }
 
-    /// Adds a state entry (a source's cursor) to the batch that is not ended yet: at most 64 in a batch, keys of at most
-    /// 255 and values of at most 1024 bytes. It is durable exactly if the batch is.
+    /// Adds a state entry (a source's cursor) to the batch that is not ended yet: at most 64 in a batch, keys of at
+    /// most 255 and values of at most 1024 bytes. It is durable exactly if the batch is.
     pub fn state(&mut self, key: &[u8], value: &[u8]) {
         let key = self.copy(key);
         let value = self.copy(value);

@@ -1,4 +1,5 @@
-//! How the writer treats a record by its stream and severity: durability class, rate limit; and what each stream brings.
+//! How the writer treats a record by its stream and severity: durability class, rate limit; and what each stream
+//! brings.
 //!
 //! Invariants: a stream within its rate never loses a record to a limit; a stream has `burst` records in hand after a
 //! quiet time and `rate` a second for ever; changing the policy forgets no count.

@@ -32,7 +32,8 @@ use crate::writer::{Ended, Rest, Syncer, Writer};
 
 /// Parcels of the queue: enough that several sources fill one each while others are with the writer.
 const PARCELS: usize = 8;
-/// How many records may be lost in a cut without hold-up at most, for classes that are not awaited; such a loss is a gap.
+/// How many records may be lost in a cut without hold-up at most, for classes that are not awaited; such a loss is a
+/// gap.
 const VOLATILE_BOUND: u32 = 1 << 16;
 /// So long a stop waits for whoever reads the acknowledgements.
 const READER_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! Signals: the orderly stop by SIGTERM and SIGINT, and SIGHUP for a new configuration.
 //!
-//! Invariants: the first SIGTERM or SIGINT asks every source to end, and nothing else; a second one ends the process at once with
-//! 128 and its number, also if every thread hangs; a source that waits for input wakes up.
+//! Invariants: the first SIGTERM or SIGINT asks every source to end, and nothing else; a second one ends the process at
+//! once with 128 and its number, also if every thread hangs; a source that waits for input wakes up.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

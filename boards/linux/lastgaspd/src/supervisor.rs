@@ -1,8 +1,8 @@
 //! Starts the sources that the configuration asks for, and starts them anew when it changes.
 //!
 //! Invariants: the node runs as long as a source may bring something: until a stop is asked for, or, where all sources
-//! can come to an end, until they have; a source that is started anew goes on where it left off, and what it had read is
-//! durable before; a configuration that is wrong changes nothing.
+//! can come to an end, until they have; a source that is started anew goes on where it left off, and what it had read
+//! is durable before; a configuration that is wrong changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};

@@ -5,7 +5,8 @@
 //! - `level=warn`, `lvl=eror`, `severity=ERROR`, and in JSON `"level":"error"`, `"log.level":"warn"`, `"level":50`;
 //! - a word in brackets: `[error]`, `[core:warn]`, `<info>`, `|WARN|`;
 //! - a label: `error: no such file`, `sshd[7]: fatal: ...`;
-//! - a word in capitals in front, or behind a time, a bracket or a colon: `2026-11-20 10:00:00 main WARN x`, `INFO[0003]`;
+//! - a word in capitals in front, or behind a time, a bracket or a colon: `2026-11-20 10:00:00 main WARN x`,
+//!   `INFO[0003]`;
 //! - glog's `E1120 10:00:00`.
 //!
 //! Invariants: the line is only read, never changed; at most its first [`SEEN_BYTES`] are looked at, once; words within

@@ -1,8 +1,8 @@
 //! Where in the bytes of a file a record ends.
 //!
 //! Invariants: the bodies of the records, each followed by a newline (but those that are continued), are the bytes of
-//! the file; a record has at most `max` bytes, and only one that is longer is cut into parts; a record is given out when
-//! its end is sure, or when it is told to give out what there is.
+//! the file; a record has at most `max` bytes, and only one that is longer is cut into parts; a record is given out
+//! when its end is sure, or when it is told to give out what there is.
 
 use crate::config::pattern::LineStart;
 

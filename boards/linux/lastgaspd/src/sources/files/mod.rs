@@ -434,8 +434,8 @@ impl<'a, E> Follower<'a, E> {
         ids.chunks(STATES_AT_ONCE).try_for_each(|ids| self.note(ids))
     }
 
-    /// Reads what there is to read; `true` if there is more. Files that were moved away come first, then those that were
-    /// written to longer ago: so what rotation has torn apart comes in its order.
+    /// Reads what there is to read; `true` if there is more. Files that were moved away come first, then those that
+    /// were written to longer ago: so what rotation has torn apart comes in its order.
     fn drain_all(&mut self) -> Result<bool, Closed> {
         let age = |(id, tail): (&Id, &Tail)| {
             let modified =

@@ -3,8 +3,8 @@
 //! `s=SEQNUM_ID;i=SEQNUM;b=BOOT;m=MONOTONIC;t=REALTIME;x=HASH`, numbers in hex. The state entry is the text; while only
 //! the first parts of an entry are kept, a newline and the bytes of its body so far follow.
 //!
-//! Invariant: two cursors mean the same entry if boot, times and hash agree: sequence numbers change when journald moves
-//! its entries from `/run` to `/var`.
+//! Invariant: two cursors mean the same entry if boot, times and hash agree: sequence numbers change when journald
+//! moves its entries from `/run` to `/var`.
 
 /// Key of the state entry.
 pub const STATE_KEY: &[u8] = b"journald";

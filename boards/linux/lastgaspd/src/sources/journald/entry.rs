@@ -5,8 +5,8 @@
 //!   it is where the source stands, and is kept as its state.
 //! - Event time: `_SOURCE_REALTIME_TIMESTAMP`, else `__REALTIME_TIMESTAMP`. Severity: PRIORITY, else from the text.
 //! - Stream: what one would ask `journalctl -u` for. Messages of the kernel are `kernel`; those of a service its name
-//!   without `.service`, also when systemd says them about it (`Started nginx`), of a user's service too; what runs in no
-//!   service (sessions, cron jobs) has its syslog identifier. Names that are made anew for each connection or run
+//!   without `.service`, also when systemd says them about it (`Started nginx`), of a user's service too; what runs in
+//!   no service (sessions, cron jobs) has its syslog identifier. Names that are made anew for each connection or run
 //!   (`sshd@7-10.0.0.1:22-...`, `run-u7.service`) are cut to what they have in common.
 //!
 //! Invariant: nothing of an entry is left out but what is beyond the limits, and then a field `cut` says so.

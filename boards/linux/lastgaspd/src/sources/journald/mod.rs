@@ -1,15 +1,15 @@
 //! The journal of systemd, kernel messages included: read by journalctl, entry by entry.
 //!
-//! Invariants: every entry is kept once, whenever this process, journalctl or journald is killed: the cursor of the last
-//! entry rides in the batch of the entry, and entries up to it are passed by. Entries that the journal has dropped
+//! Invariants: every entry is kept once, whenever this process, journalctl or journald is killed: the cursor of the
+//! last entry rides in the batch of the entry, and entries up to it are passed by. Entries that the journal has dropped
 //! before they were read are counted by their sequence numbers and become a gap. Memory is bounded, whatever is in the
 //! journal; a body beyond the largest record is kept in parts, what is beyond [`MESSAGE_BYTES_MAX`] is cut, and the
 //! record says so.
 //!
-//! **Boots.** journalctl with `-f` shows the running boot only, and a cursor of an earlier boot is looked for by the wall
-//! clock, which on a machine without a battery for it goes back at a power cut. So boots are read one by one, each by
-//! its id: first the rest of the boot in which the last run ended, then those after it, then the running one, which is
-//! followed. A directory that does not hold the running boot is read in the order that journald gives it.
+//! **Boots.** journalctl with `-f` shows the running boot only, and a cursor of an earlier boot is looked for by the
+//! wall clock, which on a machine without a battery for it goes back at a power cut. So boots are read one by one, each
+//! by its id: first the rest of the boot in which the last run ended, then those after it, then the running one, which
+//! is followed. A directory that does not hold the running boot is read in the order that journald gives it.
 
 mod child;
 pub mod cursor;
