@@ -12,11 +12,11 @@ use lastgasp_core::node::Class;
 use rustix::fs::{FileType, fstat};
 
 use crate::cli::Cli;
-use crate::config::{Config, Switch};
+use crate::config::{Config, Files, Switch};
 use crate::say;
 use crate::sources::status::Sources;
 use crate::sources::stdin::{self, Lines};
-use crate::sources::{Context, http, journald, listen, syslog};
+use crate::sources::{Context, files, http, journald, listen, syslog};
 use crate::supervisor::{Plan, Wanted};
 use crate::view::Handle;
 
@@ -87,6 +87,8 @@ pub fn sources<E: Send + 'static>(means: Means, handle: Handle<E>, all: Sources)
         if runs(config.sources.journald.enabled) {
             wanted.extend(of_journald(config));
         }
+        // Files are always asked for by name.
+        wanted.extend(config.sources.files.iter().filter(|(_, files)| files.enabled).map(of_files));
         if runs(config.sources.syslog.enabled) {
             wanted.extend(of_syslog(config));
         }
@@ -103,6 +105,11 @@ fn of_journald<E: Send + 'static>(config: &Config) -> Option<Wanted<E>> {
         return None;
     }
     Some(lasting("journald", &config.sources.journald, move |context| journald::run(&options, &context)))
+}
+
+fn of_files<E: Send + 'static>((section, files): (&String, &Files)) -> Wanted<E> {
+    let options = files::Options { section: section.clone(), files: files.clone() };
+    lasting(&format!("files.{section}"), files, move |context| files::run(&options, &context))
 }
 
 fn of_syslog<E: Send + 'static>(config: &Config) -> Vec<Wanted<E>> {
