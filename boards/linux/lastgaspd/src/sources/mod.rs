@@ -7,6 +7,7 @@
 pub mod files;
 pub mod http;
 pub mod journald;
+pub mod kmsg;
 pub mod listen;
 pub mod severity;
 pub mod status;

@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 const REMOTE: &str = "/lib/systemd/systemd-journal-remote";
 const BOOTS: [&str; 3] =
@@ -139,13 +140,14 @@ impl Held {
             cursors: Arc::new(self.states.clone()),
             status: Arc::new(SourceStatus::new("journald")),
         };
-        let options = options.clone();
+        let (options, status) = (options.clone(), Arc::clone(&ctx.status));
         let source = thread::spawn(move || run(&options, &ctx));
         'run: while !enough(self) {
-            let parcel = match queue.next(None) {
+            let parcel = match queue.next(Some(Instant::now() + Duration::from_secs(60))) {
                 Some(Event::Parcel(parcel)) => parcel,
                 Some(Event::SourceEnded) => panic!("the source ended by itself"),
-                _ => continue,
+                Some(_) => continue,
+                None => panic!("nothing comes: {}", status.report().words),
             };
             self.gaps += queue.drops().take().iter().map(|d| d.records).sum::<u64>();
             for at in 0.. {
