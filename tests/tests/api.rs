@@ -55,7 +55,7 @@ impl TestNode {
             let mut memory = Memory::default();
             let mut store = opening::mount(storage, &place, &mut memory, &clock).unwrap();
             let syncs = store.parts().0.sync_handle().unwrap();
-            to.send(Mounted::of(&mut store, 0)).unwrap();
+            to.send(Mounted::of(&mut store)).unwrap();
             let syncer = Syncer::start(queue.events(), move || syncs.sync()).unwrap();
             Writer::new(Node::new(store, 0), queue, syncer, (Deaf, of_writer), clock).run().0
         });

@@ -85,9 +85,9 @@ impl TestNode {
             let place = Place { path, size_bytes: Some(8 << 20), allow_volatile: true, streams: 256 };
             let storage = opening::open_or_make(&place).unwrap();
             let mut memory = Memory::default();
-            let mut store = opening::mount(storage, &place, &mut memory, &clock, 0).unwrap();
+            let mut store = opening::mount(storage, &place, &mut memory, &clock).unwrap();
             let syncs = store.parts().0.sync_handle().unwrap();
-            to.send(Mounted::of(&mut store, 0)).unwrap();
+            to.send(Mounted::of(&mut store)).unwrap();
             let syncer = Syncer::start(queue.events(), move || syncs.sync()).unwrap();
             Writer::new(Node::new(store, 0), queue, syncer, (Deaf, of_writer), clock).run().0
         });

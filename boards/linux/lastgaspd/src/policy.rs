@@ -63,8 +63,8 @@ pub struct StreamCount {
     pub bytes: u64,
     /// Records that were not taken in.
     pub dropped: u64,
-    /// Records of the last whole minute in which the stream was seen.
-    pub last_minute: u64,
+    /// Records of the last whole minute before the one under way.
+    last_minute: u64,
     /// The minute under way, and its records so far.
     minute: u64,
     in_minute: u64,

@@ -88,7 +88,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let handle = Handle::new(queue.events());
     let (sources, config) = (Sources::default(), Arc::new(Mutex::new(config)));
     let bell = Bell::new().context("a file descriptor for readers").map_err(Failure::Start)?;
-    let mounted = Mounted::of(&mut store, volatile_bound);
+    let mounted = Mounted::of(&mut store);
     let api = start_api(cli, &config, &sources, mounted, handle.clone(), &bell).map_err(Failure::Start)?;
     if means.is_greeting() {
         say(greeting::what_to_try(api.as_ref().map(Api::socket), &place.path));

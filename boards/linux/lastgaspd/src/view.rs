@@ -25,6 +25,10 @@ pub struct View<'a, 'm> {
     pub durable_upto: u64,
     /// The number the next record gets.
     pub next_seq: u64,
+    /// How many records may be acknowledged before they are durable, once the next commit is.
+    pub volatile_bound: u32,
+    /// Up to this number they may be by now.
+    pub ram_limit: u64,
     /// Bytes of memtable in use, and there are.
     pub memtable_bytes: (usize, usize),
     /// Why the store takes no more writes, if so.

@@ -258,6 +258,8 @@ where
             stats: store.stats(),
             durable_upto: store.durable_upto(),
             next_seq: store.next_seq(),
+            volatile_bound: store.volatile_bound(),
+            ram_limit: store.ram_limit(),
             memtable_bytes: store.memtable_bytes(),
             read_only: store.read_only(),
             sync_us: self.node.sync_us(),

@@ -127,7 +127,6 @@ impl Copies {
         let facts: Vec<Fact<'_>> = more.iter().copied().chain(taken.facts.iter().map(OwnedFact::fact)).collect();
         let wall_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros());
         let status = Status {
-            volatile_bound: u64::from(self.mounted.volatile_bound),
             record_bytes_max: u64::try_from(self.mounted.record_bytes_max).unwrap_or(u64::MAX),
             device_bytes: self.mounted.meter.written_bytes(),
             syncs: self.mounted.meter.syncs(),
@@ -178,7 +177,8 @@ impl Taken {
         let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.status = Status {
             next_seq: view.next_seq,
-            accepted_upto: view.durable_upto.max(view.next_seq.saturating_sub(1)),
+            accepted_upto: view.durable_upto.max(view.next_seq.saturating_sub(1).min(view.ram_limit)),
+            volatile_bound: u64::from(view.volatile_bound),
             read_only: read_only_code(view.read_only),
             uptime_us: view.now_us,
             abandoned_segments: stats.segments_abandoned,
@@ -203,7 +203,7 @@ impl Taken {
                     ("records", count.records.into()),
                     ("bytes", count.bytes.into()),
                     ("dropped", count.dropped.into()),
-                    ("last_minute", count.last_minute.into()),
+                    ("last_minute", count.per_minute(view.now_us).into()),
                 ];
                 Some(OwnedFact::new("stream", view.catalog.streams().name(id)?, &values))
             });

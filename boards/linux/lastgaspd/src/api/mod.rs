@@ -66,13 +66,11 @@ pub struct Mounted {
     pub clock: ClockAnchor,
     /// The largest record.
     pub record_bytes_max: usize,
-    /// How many records may be handed out before they are durable.
-    pub volatile_bound: u32,
 }
 
 impl Mounted {
     /// Of a store that was just mounted.
-    pub fn of<A: Arena>(store: &mut Store<'_, FileStorage, A>, volatile_bound: u32) -> Self {
+    pub fn of<A: Arena>(store: &mut Store<'_, FileStorage, A>) -> Self {
         let path = store.parts().0.path().to_path_buf();
         Self {
             path,
@@ -83,7 +81,6 @@ impl Mounted {
             previous_end: store.report().previous_end,
             clock: store.clock(),
             record_bytes_max: store.record_bytes_max(),
-            volatile_bound,
         }
     }
 }
