@@ -7,9 +7,18 @@ use std::sync::Arc;
 
 use lastgasp_core::hal::Arena;
 
+/// A large arena is taken anew from the system after so many uses: what a burst touched goes back, and a node that is
+/// quiet again holds little memory.
+const USES: u8 = 8;
+/// Smaller ones are not worth it.
+const LARGE_BYTES: usize = 256 << 10;
+
 /// Memory that can be written by its one owner.
 #[derive(Debug)]
-pub struct HeapArena(Box<[u8]>);
+pub struct HeapArena {
+    bytes: Box<[u8]>,
+    uses: u8,
+}
 
 /// A frozen [`HeapArena`]: shared, read-only, cheap to clone and to send to another thread.
 #[derive(Debug, Clone)]
@@ -22,13 +31,25 @@ impl HeapArena {
     #[must_use]
     pub fn new(len_bytes: usize) -> Self {
         // `vec![0; n]` asks the allocator for zeroed memory, which large sizes get untouched from the kernel.
-        Self(vec![0; len_bytes].into_boxed_slice())
+        Self { bytes: vec![0; len_bytes].into_boxed_slice(), uses: 0 }
     }
 
     /// Length in bytes.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
+    }
+
+    fn used_again(self) -> Self {
+        match self.uses.checked_add(1).filter(|uses| *uses < USES) {
+            _ if self.bytes.len() < LARGE_BYTES => self,
+            Some(uses) => Self { uses, ..self },
+            None => {
+                let len_bytes = self.bytes.len();
+                drop(self); // before the new one is taken, so that there are never both
+                Self::new(len_bytes)
+            }
+        }
     }
 }
 
@@ -42,7 +63,7 @@ impl FrozenHeapArena {
 
 impl AsRef<[u8]> for FrozenHeapArena {
     fn as_ref(&self) -> &[u8] {
-        &self.0.0
+        &self.0.bytes
     }
 }
 
@@ -50,11 +71,11 @@ impl Arena for HeapArena {
     type Frozen = FrozenHeapArena;
 
     fn bytes(&mut self) -> &mut [u8] {
-        &mut self.0
+        &mut self.bytes
     }
 
     fn as_slice(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     fn freeze(self) -> FrozenHeapArena {
@@ -62,7 +83,7 @@ impl Arena for HeapArena {
     }
 
     fn thaw(frozen: FrozenHeapArena) -> Result<Self, FrozenHeapArena> {
-        Arc::try_unwrap(frozen.0).map_err(FrozenHeapArena)
+        Arc::try_unwrap(frozen.0).map(Self::used_again).map_err(FrozenHeapArena)
     }
 }
 

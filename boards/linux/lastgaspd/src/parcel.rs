@@ -13,7 +13,7 @@ use lastgasp_core::format::row::TraceContext;
 use lastgasp_core::node::{Class, Refused};
 
 /// A recycled parcel keeps this much memory; more is given back to the system.
-const KEPT_BYTES: usize = 128 << 10;
+const KEPT_BYTES: usize = 64 << 10;
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
