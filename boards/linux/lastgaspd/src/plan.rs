@@ -16,7 +16,7 @@ use crate::config::{Config, Files, Switch};
 use crate::say;
 use crate::sources::status::Sources;
 use crate::sources::stdin::{self, Lines};
-use crate::sources::{Context, files, http, journald, listen, syslog};
+use crate::sources::{Context, files, http, journald, kmsg, listen, syslog};
 use crate::supervisor::{Plan, Wanted};
 use crate::view::Handle;
 
@@ -102,7 +102,9 @@ pub fn sources<E: Send + 'static>(means: Means, handle: Handle<E>, all: Sources)
 fn of_journald<E: Send + 'static>(config: &Config) -> Option<Wanted<E>> {
     let options = journald::Options::from(&config.sources.journald);
     if config.sources.journald.enabled == Switch::Auto && journald::unavailable(&options).is_some() {
-        return None;
+        // No journal has the kernel's messages then.
+        let kernel = config.sources.journald.kernel && kmsg::unavailable().is_none();
+        return kernel.then(|| lasting("kmsg", &(), |context| kmsg::run(&context)));
     }
     Some(lasting("journald", &config.sources.journald, move |context| journald::run(&options, &context)))
 }
