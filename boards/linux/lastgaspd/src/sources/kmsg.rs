@@ -2,9 +2,9 @@
 //!
 //! `priority,number,microseconds since boot,flags;text`, then lines ` KEY=value`; one message a read.
 //!
-//! Invariants: every message is kept once: its number within the boot rides in the batch of the message; what the kernel
-//! overwrote before it was read is counted by these numbers and becomes a gap. The body is the text with the kernel's
-//! escapes (`\x0a`) undone, as journald does it; fields have journald's names.
+//! Invariants: every message is kept once: its number within the boot rides in the batch of the message; what the
+//! kernel overwrote before it was read is counted by these numbers and becomes a gap. The body is the text with the
+//! kernel's escapes (`\x0a`) undone, as journald does it; fields have journald's names.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
