@@ -1,23 +1,26 @@
-//! Arenas on the heap: a memtable's memory that an encoder thread can read while the writer goes on in another.
+//! Arenas in memory of their own: a memtable's memory that an encoder thread can read while the writer goes on in
+//! another.
 //!
 //! Invariants: a [`HeapArena`] has one owner, who alone writes; a [`FrozenHeapArena`] may have many, who only read;
-//! thawing succeeds only for the last owner, so nobody ever reads bytes that change.
+//! thawing succeeds only for the last owner, so nobody ever reads bytes that change; what a burst touched goes back to
+//! the system, so a node that is quiet again holds little memory.
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::sync::Arc;
 
 use lastgasp_core::hal::Arena;
+use memmap2::MmapMut;
 
-/// A large arena is taken anew from the system after so many uses: what a burst touched goes back, and a node that is
-/// quiet again holds little memory.
-const USES: u8 = 8;
-/// Smaller ones are not worth it.
-const LARGE_BYTES: usize = 256 << 10;
+/// An arena that was used beyond this is taken anew from the system: the pages cost less than keeping them.
+const KEPT_BYTES: usize = 1 << 20;
+/// So much behind that tells whether it was: what is untouched is zero.
+const PROBE_BYTES: usize = 4096;
 
 /// Memory that can be written by its one owner.
 #[derive(Debug)]
 pub struct HeapArena {
-    bytes: Box<[u8]>,
-    uses: u8,
+    /// Not of the allocator, which keeps what is given back to it.
+    bytes: MmapMut,
 }
 
 /// A frozen [`HeapArena`]: shared, read-only, cheap to clone and to send to another thread.
@@ -30,8 +33,10 @@ impl HeapArena {
     /// Like every allocation on Linux, it ends the process if the address space is exhausted.
     #[must_use]
     pub fn new(len_bytes: usize) -> Self {
-        // `vec![0; n]` asks the allocator for zeroed memory, which large sizes get untouched from the kernel.
-        Self { bytes: vec![0; len_bytes].into_boxed_slice(), uses: 0 }
+        match MmapMut::map_anon(len_bytes.max(1)) {
+            Ok(bytes) => Self { bytes },
+            Err(_) => handle_alloc_error(Layout::array::<u8>(len_bytes).unwrap_or(Layout::new::<u8>())),
+        }
     }
 
     /// Length in bytes.
@@ -41,15 +46,14 @@ impl HeapArena {
     }
 
     fn used_again(self) -> Self {
-        match self.uses.checked_add(1).filter(|uses| *uses < USES) {
-            _ if self.bytes.len() < LARGE_BYTES => self,
-            Some(uses) => Self { uses, ..self },
-            None => {
-                let len_bytes = self.bytes.len();
-                drop(self); // before the new one is taken, so that there are never both
-                Self::new(len_bytes)
-            }
+        let probe = self.bytes.get(KEPT_BYTES..).unwrap_or_default();
+        let is_touched = probe.iter().take(PROBE_BYTES).any(|byte| *byte != 0);
+        if !is_touched {
+            return self;
         }
+        let len_bytes = self.bytes.len();
+        drop(self); // before the new one is taken, so that there are never both
+        Self::new(len_bytes)
     }
 }
 
