@@ -60,7 +60,6 @@ const LICENCES: &[&str] = &[
     "CC0-1.0",
     "ISC",
     "MIT",
-    "MPL-2.0",
     "Unicode-3.0",
     "Unicode-DFS-2016",
     "Unlicense",

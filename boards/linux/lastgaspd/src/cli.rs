@@ -20,14 +20,15 @@ Examples:
   myapp 2>&1 | lastgaspd --stream myapp     keep what a program prints
   myapp | lastgaspd --store /data/logs.lg --size 1G --stdin --stream myapp --print-acks
                                             say `ack N` when everything up to record N survives a power cut
-  lastgasp tail --store /data/logs.lg -n 20 read it (when the node has stopped)
+  lastgasp tail --store /data/logs.lg -n 20 read it, also while the node runs
   lastgaspd config --explain                every key of the configuration file, with its default
 
 Exit codes: 0 orderly end, 1 failed while running, 2 could not start, 130/143 ended at once by a second signal.";
 
 /// Keeps logs through power cuts: what it acknowledged is there afterwards, what it had to lose it names.
 ///
-/// Without arguments it keeps what is piped into it, in a store of 64 MiB in the state directory of the user.
+/// Without arguments it keeps this machine's logs, or what is piped into it, in a store of 64 MiB in the state directory
+/// of the user.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "lastgaspd", version, after_help = EXAMPLES)]
 pub struct Cli {
@@ -67,7 +68,7 @@ pub struct Cli {
     pub print_acks: bool,
 
     /// What triggers a commit: `each` line, `group` within 5 ms, `interval` within 2 s, `ram` within 30 s
-    /// [default: group with --print-acks, else interval]
+    /// [default: group with --print-acks, else as the configuration says: errors group, others interval]
     #[arg(long, value_name = "CLASS", value_enum)]
     pub class: Option<ClassName>,
 
@@ -108,13 +109,6 @@ impl From<ClassName> for Class {
 }
 
 impl Cli {
-    /// The class of the lines of standard input.
-    #[must_use]
-    pub fn stdin_class(&self) -> Class {
-        let default = if self.print_acks { ClassName::Group } else { ClassName::Interval };
-        self.class.unwrap_or(default).into()
-    }
-
     /// The configuration to load: its file, and what the flags say.
     #[must_use]
     pub fn request(&self) -> Request {
@@ -213,7 +207,7 @@ mod tests {
         let args = "lastgaspd --store /s --size 64M --no-defaults --stdin --stream app --print-acks";
         let cli = Cli::try_parse_from(args.split(' ')).unwrap();
         cli.check().unwrap();
-        assert_eq!((cli.size, cli.stdin_class()), (Some(64 << 20), Class::Group));
+        assert_eq!((cli.size, cli.class, cli.print_acks), (Some(64 << 20), None, true));
         let cli = Cli::try_parse_from(["lastgaspd"]).unwrap();
         cli.check().unwrap();
         assert_eq!((cli.store, cli.stdin), (None, false));

@@ -1,5 +1,5 @@
-//! How the writer treats a record by its stream and severity: durability class, rate limit; and what each stream
-//! brings.
+//! How the writer treats a record by its stream and severity: durability class, rate limit, retention; how long a
+//! stall holds senders up; and what each stream brings.
 //!
 //! Invariants: a stream within its rate never loses a record to a limit; a stream has `burst` records in hand after a
 //! quiet time and `rate` a second for ever; changing the policy forgets no count.
@@ -7,9 +7,12 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lastgasp_core::node::Class;
 use lastgasp_core::retention::KeepPolicy;
+
+use crate::config::Limits;
 
 /// Severities there are, with 0 for unknown.
 const SEVERITIES: usize = 25;
@@ -37,12 +40,14 @@ pub struct Policy {
     pub rate: Option<RateLimit>,
     /// What is kept when space is short, and for how long.
     pub keep: KeepPolicy<'static>,
+    /// So long a medium that does not answer holds senders up.
+    pub stall: Duration,
 }
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rate, keep, .. } = self;
-        f.debug_struct("Policy").field("rate", rate).field("keep", keep).finish_non_exhaustive()
+        let Self { rate, keep, stall, .. } = self;
+        f.debug_struct("Policy").field("rate", rate).field("keep", keep).field("stall", stall).finish_non_exhaustive()
     }
 }
 
@@ -50,7 +55,7 @@ impl Default for Policy {
     /// Errors and worse within 5 ms, everything else within 2 s; no limit.
     fn default() -> Self {
         let class_of = |_: &str, severity: u8| if severity >= 17 { Class::Group } else { Class::Interval };
-        Self { class_of: Arc::new(class_of), rate: None, keep: KeepPolicy::default() }
+        Self { class_of: Arc::new(class_of), rate: None, keep: KeepPolicy::default(), stall: Limits::default().stall }
     }
 }
 
@@ -111,10 +116,16 @@ pub struct Ruler {
 }
 
 impl Ruler {
-    /// Rules from now on by `policy`. What it says of retention is the node's matter.
+    /// Rules from now on by `policy`. What it says of retention is the node's matter, what of stalls the queue's.
     pub fn set(&mut self, policy: Policy) {
         self.policy = policy;
         self.streams.clear();
+    }
+
+    /// The policy that holds.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// What each stream brought, by stream number.

@@ -6,12 +6,13 @@
 //! drops. Parcels of one source arrive in its order. The writer hears when the last source has ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use lastgasp_core::gaps::GapCause;
 
+use crate::config::Limits;
 use crate::drops::Drops;
 use crate::parcel::Parcel;
 use crate::policy::Policy;
@@ -27,7 +28,7 @@ pub enum Event<E> {
     SourceEnded,
     /// Somebody wants to look at the node.
     Look(Look),
-    /// Limits and classes have changed.
+    /// The rules have changed.
     Policy(Box<Policy>),
 }
 
@@ -63,6 +64,8 @@ pub struct Intake<E> {
 #[derive(Debug, Default)]
 struct Shared {
     sources: AtomicUsize,
+    /// So long senders that cannot wait for ever are held up.
+    stall_us: AtomicU64,
     /// A source has waited in vain, and no parcel was free since.
     stalled: AtomicBool,
     drops: Drops,
@@ -77,12 +80,13 @@ impl<E> Intake<E> {
         self.free.recv().map_err(|_| Closed)
     }
 
-    /// An empty parcel; waits for at most `stall`, and not at all while a source has waited so long in vain and no
-    /// parcel was free since: senders are held up once, not once for every record.
+    /// An empty parcel; waits for at most the time of [`Queue::set_stall`], and not at all while a source has waited so
+    /// long in vain and no parcel was free since: senders are held up once, not once for every record.
     ///
     /// # Errors
     /// [`NoParcel`].
-    pub fn parcel_or_stall(&self, stall: Duration) -> Result<Parcel, NoParcel> {
+    pub fn parcel_or_stall(&self) -> Result<Parcel, NoParcel> {
+        let stall = Duration::from_micros(self.shared.stall_us.load(Ordering::SeqCst));
         let wait = if self.shared.stalled.load(Ordering::SeqCst) { Duration::ZERO } else { stall };
         match self.free.recv_timeout(wait) {
             Ok(parcel) => {
@@ -134,7 +138,7 @@ pub struct Queue<E> {
 }
 
 impl<E> Queue<E> {
-    /// A queue of so many parcels, for all sources together.
+    /// A queue of so many parcels, for all sources together; a stall holds senders up as long as [`Limits`] has it.
     #[must_use]
     pub fn new(parcels: usize) -> Self {
         let free = bounded(parcels);
@@ -143,7 +147,14 @@ impl<E> Queue<E> {
         }
         // Not bounded by itself: there are only so many parcels, one sync, the ends of the sources, and a few that
         // look.
-        Self { free, events: unbounded(), shared: Arc::default() }
+        let queue = Self { free, events: unbounded(), shared: Arc::default() };
+        queue.set_stall(Limits::default().stall);
+        queue
+    }
+
+    /// So long a medium that does not answer holds up senders that cannot wait for ever; from now on.
+    pub fn set_stall(&self, stall: Duration) {
+        self.shared.stall_us.store(u64::try_from(stall.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// A new source's end.
@@ -240,12 +251,14 @@ mod tests {
     fn a_stall_holds_senders_up_once_and_is_over_when_a_parcel_is_free() {
         let queue: Queue<()> = Queue::new(1);
         let intake = queue.intake();
-        let parcel = intake.parcel_or_stall(Duration::ZERO).unwrap();
-        assert_eq!(intake.parcel_or_stall(Duration::from_millis(1)).err(), Some(NoParcel::Stalled));
+        queue.set_stall(Duration::from_millis(1));
+        let parcel = intake.parcel_or_stall().unwrap();
+        assert_eq!(intake.parcel_or_stall().err(), Some(NoParcel::Stalled));
         // Would wait for an hour if the stall were not known.
-        assert_eq!(intake.parcel_or_stall(Duration::from_secs(3600)).err(), Some(NoParcel::Stalled));
+        queue.set_stall(Duration::from_secs(3600));
+        assert_eq!(intake.parcel_or_stall().err(), Some(NoParcel::Stalled));
         queue.recycle(parcel);
-        assert!(intake.parcel_or_stall(Duration::from_secs(3600)).is_ok());
+        assert!(intake.parcel_or_stall().is_ok());
         intake.dropped("s", GapCause::Overload, 3, 7);
         assert_eq!(queue.drops().total(), 3);
     }

@@ -152,7 +152,6 @@ impl<E: Send + 'static> Supervisor<E> {
             stop,
             clock: self.clock,
             record_bytes_max: self.record_bytes_max,
-            stall: self.config().limits.stall,
             cursors: Arc::clone(&self.cursors),
             status: Arc::clone(&status),
         };

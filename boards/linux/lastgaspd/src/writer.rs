@@ -161,7 +161,10 @@ where
     ) -> Self {
         let Rest { queue, listener, ruler, parcels, put_in, lost } = rest;
         let in_memory = Some(reason);
-        Self { ruler, parcels, put_in, lost, in_memory, ..Self::new(node, queue, syncer, listener, clock) }
+        let mut writer =
+            Self { ruler, parcels, put_in, lost, in_memory, ..Self::new(node, queue, syncer, listener, clock) };
+        writer.node.set_keep(writer.ruler.policy().keep);
+        writer
     }
 
     /// A writer that takes what comes by `queue`.
@@ -197,6 +200,7 @@ where
 
     fn rule_by(&mut self, policy: Policy) {
         self.node.set_keep(policy.keep);
+        self.queue.set_stall(policy.stall);
         self.ruler.set(policy);
     }
 

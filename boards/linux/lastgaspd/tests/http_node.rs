@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use lastgasp_core::node::Node;
 use lastgasp_hal_linux::LinuxStorageError;
@@ -59,7 +58,6 @@ impl Running {
                 stop,
                 clock,
                 record_bytes_max: store.record_bytes_max(),
-                stall: Duration::from_secs(5),
                 cursors: Arc::default(),
                 status: sources.join("http"),
             };

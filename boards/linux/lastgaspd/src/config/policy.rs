@@ -89,6 +89,7 @@ impl Config {
             class_of: Arc::new(move |stream, severity| classes.class_of(stream, severity)),
             rate: rate.map(|(per_second, burst)| RateLimit { per_second, burst }),
             keep: self.keep.plan().policy(),
+            stall: self.limits.stall,
         }
     }
 }

@@ -21,12 +21,6 @@ impl Severities {
     /// All of them.
     pub const ALL: Self = Self { first: 1, last: MOST };
 
-    /// This one and worse ones.
-    #[must_use]
-    pub fn and_worse(first: u8) -> Self {
-        Self { first: first.clamp(1, MOST), last: MOST }
-    }
-
     /// Reads a range. A single name means it and everything worse.
     ///
     /// # Errors

@@ -140,8 +140,8 @@ pub(super) static KEYS: &[Key] = &[
         Apply::Restart,
         Words(
             "the largest record that the store can take, 3/4 of a segment (1.5 MiB in a store of 64 MiB)",
-            "The largest record. A longer line of a file, of standard input or of the journal is kept in parts; a \
-             longer message by syslog or HTTP is refused. More than the store can take is as much as it can take.",
+            "The largest record. What is longer is kept in parts, one record each. More than the store can take is as \
+             much as it can take.",
             "\"256K\"",
         ),
         one!(store.max_record_bytes),
@@ -403,7 +403,11 @@ pub(super) static KEYS: &[Key] = &[
         "sources.files.*.max_line",
         Kind::Size { least: 1 << 10, most: 1 << 30 },
         Apply::Reopen,
-        Words("what a record may hold", "The longest line; longer ones are kept in parts.", "\"64K\""),
+        Words(
+            "\"1M\", or what a record may hold if that is less",
+            "The longest line; longer ones are kept in parts.",
+            "\"64K\"",
+        ),
         each!(sources.files, max_line_bytes),
     ),
     key(

@@ -38,7 +38,7 @@ pub struct Store {
     pub path: Option<PathBuf>,
     /// Size when it is made; `None` is 64 MiB, or what is there.
     pub size_bytes: Option<u64>,
-    /// A larger record is kept in parts or refused; `None` is what the store can take.
+    /// A longer body is kept in parts; `None` is what the store can take.
     pub max_record_bytes: Option<u64>,
     /// What the node does when the medium takes no more writes.
     pub on_failure: OnFailure,
@@ -136,10 +136,10 @@ pub struct Sources {
 /// Whether a source runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Switch {
-    /// Where it can; if it cannot, the node goes on without it and says so. Off with `--no-defaults`.
+    /// Where it can; off with `--no-defaults`, and for built-in sources while something is piped in.
     #[default]
     Auto,
-    /// Yes; if it cannot, the node does not start.
+    /// Yes; a source that cannot run says why, in the status too. Without its socket the node does not start.
     On,
     /// No.
     Off,
@@ -190,7 +190,7 @@ pub struct Files {
     pub multiline_wait: Duration,
     /// Where a file that was there at the first start is begun.
     pub from: Begin,
-    /// A longer line is kept in parts; `None` is what a record may hold.
+    /// A longer line is kept in parts; `None` is 1 MiB, or what a record may hold if that is less.
     pub max_line_bytes: Option<u64>,
 }
 

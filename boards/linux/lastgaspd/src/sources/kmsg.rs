@@ -230,9 +230,7 @@ fn event_time_us(since_boot_us: u64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::queue::{Event, Queue};
-    use crate::sources::status::SourceStatus;
     use crate::stop::Stop;
     use std::collections::BTreeMap;
     use std::sync::Arc;
@@ -279,15 +277,8 @@ mod tests {
         for batches in [1, usize::MAX] {
             let queue: Queue<()> = Queue::new(2);
             let (stop, ring) = Stop::by_hand().unwrap();
-            let ctx = Context {
-                intake: queue.intake(),
-                stop,
-                clock: Clock::start(),
-                record_bytes_max: 4000,
-                stall: Duration::ZERO,
-                cursors: Arc::new(states.clone()),
-                status: Arc::new(SourceStatus::new("kmsg")),
-            };
+            let cursors = Arc::new(states.clone());
+            let ctx = Context { record_bytes_max: 4000, cursors, ..Context::by_hand(queue.intake(), stop) };
             let source = thread::spawn(move || run(&ctx));
             while bodies.len() < all.len() {
                 let patience = std::time::Instant::now() + Duration::from_secs(20);

@@ -16,7 +16,6 @@ pub mod syslog;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::queue::Intake;
@@ -35,11 +34,8 @@ pub struct Context<E> {
     pub stop: Stop,
     /// Time of the run.
     pub clock: Clock,
-    /// The largest record the store takes, body and fields together; a larger one is kept in parts.
+    /// The largest record the store takes, body and fields together; a longer body is kept in parts.
     pub record_bytes_max: usize,
-    /// So long senders wait for a stalled medium before records are dropped; for sources whose senders cannot wait for
-    /// ever.
-    pub stall: Duration,
     /// Where sources left off.
     pub cursors: Cursors,
     /// What `lastgasp status` shows of it.
@@ -55,7 +51,6 @@ impl<E> Context<E> {
             stop,
             clock: Clock::start(),
             record_bytes_max: 64 << 10,
-            stall: Duration::from_secs(5),
             cursors: Cursors::default(),
             status: Arc::new(SourceStatus::new("test")),
         }

@@ -46,7 +46,6 @@ pub(crate) struct Bench {
     pub(crate) ring: Option<Ring>,
     stop: Stop,
     record_bytes_max: usize,
-    stall: Duration,
     source: Option<JoinHandle<()>>,
     /// Numbers that batches get.
     next_seq: u64,
@@ -57,21 +56,22 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(record_bytes_max: usize) -> Self {
         let (stop, ring) = Stop::by_hand().unwrap();
+        let queue = Queue::new(4);
+        queue.set_stall(PATIENCE);
         Self {
-            queue: Queue::new(4),
+            queue,
             status: Arc::new(SourceStatus::new("test")),
             ring: Some(ring),
             stop,
             record_bytes_max,
-            stall: PATIENCE,
             source: None,
             next_seq: 1,
             answer: None,
         }
     }
 
-    pub(crate) fn stall(mut self, stall: Duration) -> Self {
-        self.stall = stall;
+    pub(crate) fn stall(self, stall: Duration) -> Self {
+        self.queue.set_stall(stall);
         self
     }
 
@@ -81,7 +81,6 @@ impl Bench {
             stop: self.stop.clone(),
             clock: Clock::start(),
             record_bytes_max: self.record_bytes_max,
-            stall: self.stall,
             cursors: Arc::new(BTreeMap::new()),
             status: Arc::clone(&self.status),
         }

@@ -3,7 +3,6 @@
 //! A cut run keeps a prefix of the batches, with their states, as the store does; the next one starts from there.
 
 use super::*;
-use crate::clock::Clock;
 use crate::config::pattern::{LineStart, PathPattern};
 use crate::queue::{Event, Queue};
 use crate::sources::status::SourceStatus;
@@ -105,16 +104,10 @@ type Started = (Queue<()>, Ring, Arc<SourceStatus>, thread::JoinHandle<()>);
 fn start(options: &Options, states: &BTreeMap<Vec<u8>, Vec<u8>>) -> Started {
     let queue: Queue<()> = Queue::new(2);
     let (stop, ring) = Stop::by_hand().unwrap();
-    let status = Arc::new(SourceStatus::new("files"));
-    let ctx = Context {
-        intake: queue.intake(),
-        stop,
-        clock: Clock::start(),
-        record_bytes_max: RECORD_BYTES_MAX,
-        stall: Duration::from_secs(5),
-        cursors: Arc::new(states.clone()),
-        status: Arc::clone(&status),
-    };
+    let cursors = Arc::new(states.clone());
+    let record_bytes_max = RECORD_BYTES_MAX;
+    let ctx = Context { record_bytes_max, cursors, ..Context::by_hand(queue.intake(), stop) };
+    let status = Arc::clone(&ctx.status);
     let options = options.clone();
     let source = thread::spawn(move || run(&options, &ctx));
     (queue, ring, status, source)

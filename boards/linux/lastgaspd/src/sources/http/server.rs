@@ -117,11 +117,10 @@ impl<E: Send + 'static> Server<E> {
         let (jobs, work) = unbounded();
         let (rings, done) = unbounded();
         let bell = Bell { done: rings, wake };
-        let Context { intake, stop, clock, record_bytes_max, stall, status, .. } = ctx;
+        let Context { intake, stop, clock, record_bytes_max, status, .. } = ctx;
         let worker = Worker {
             intake,
             clock,
-            stall,
             record_bytes_max,
             max_request: options.max_request_bytes,
             class_of: Arc::clone(&options.class_of),

@@ -8,7 +8,6 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use lastgasp_core::node::{Class, Refused};
@@ -53,7 +52,6 @@ impl Bell {
 pub(super) struct Worker<E> {
     pub(super) intake: Intake<E>,
     pub(super) clock: Clock,
-    pub(super) stall: Duration,
     pub(super) record_bytes_max: usize,
     pub(super) max_request: usize,
     pub(super) class_of: ClassOf,
@@ -96,7 +94,7 @@ impl<E> Worker<E> {
 
     fn hand_over(&self, job: Job, to: &Sender<(u64, Answer)>) -> Result<(), Response> {
         let body = if job.is_gzip { unpack(&job.body, self.max_request)? } else { job.body };
-        let mut parcel = self.intake.parcel_or_stall(self.stall).map_err(|why| match why {
+        let mut parcel = self.intake.parcel_or_stall().map_err(|why| match why {
             NoParcel::Stalled => Response::error(503, "the store is stalled; send it again", None),
             NoParcel::Closed => Response::error(503, "the node is stopping", None),
         })?;

@@ -3,9 +3,7 @@
 //! A cut run keeps a prefix of the batches, with their states, as the store does; the next one starts from there.
 
 use super::*;
-use crate::clock::Clock;
 use crate::queue::{Event, Queue};
-use crate::sources::status::SourceStatus;
 use crate::stop::Stop;
 use lastgasp_core::format::fields::{Fields, Value};
 use rustix::process::{Pid, Signal, kill_process};
@@ -131,15 +129,8 @@ impl Held {
     fn run(&mut self, options: &Options, record_bytes_max: usize, mut enough: impl FnMut(&Self) -> bool) {
         let queue: Queue<()> = Queue::new(2);
         let (stop, ring) = Stop::by_hand().unwrap();
-        let ctx = Context {
-            intake: queue.intake(),
-            stop,
-            clock: Clock::start(),
-            record_bytes_max,
-            stall: Duration::from_secs(5),
-            cursors: Arc::new(self.states.clone()),
-            status: Arc::new(SourceStatus::new("journald")),
-        };
+        let cursors = Arc::new(self.states.clone());
+        let ctx = Context { record_bytes_max, cursors, ..Context::by_hand(queue.intake(), stop) };
         let (options, status) = (options.clone(), Arc::clone(&ctx.status));
         let source = thread::spawn(move || run(&options, &ctx));
         'run: while !enough(self) {
@@ -547,15 +538,7 @@ fn what_keeps_the_source_from_its_work_is_said() {
     assert!(unavailable(&missing).unwrap().contains("not installed"));
     let queue: Queue<()> = Queue::new(1);
     let (stop, _ring) = Stop::by_hand().unwrap();
-    let ctx = Context {
-        intake: queue.intake(),
-        stop,
-        clock: Clock::start(),
-        record_bytes_max: 1000,
-        stall: Duration::ZERO,
-        cursors: Arc::default(),
-        status: Arc::new(SourceStatus::new("journald")),
-    };
+    let ctx = Context::by_hand(queue.intake(), stop);
     run(&missing, &ctx);
     assert!(!ctx.status.report().works && ctx.status.report().words.contains("not installed"));
 }

@@ -138,7 +138,7 @@ impl<E> Records<E> {
         if self.parcel.is_some() {
             return Ok(());
         }
-        let (parcel, is_stalled) = match self.ctx.intake.parcel_or_stall(self.ctx.stall) {
+        let (parcel, is_stalled) = match self.ctx.intake.parcel_or_stall() {
             Ok(parcel) => (parcel, false),
             Err(NoParcel::Stalled) => (Parcel::default(), true),
             Err(NoParcel::Closed) => return Err(Closed),
