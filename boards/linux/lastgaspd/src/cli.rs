@@ -27,8 +27,8 @@ Exit codes: 0 orderly end, 1 failed while running, 2 could not start, 130/143 en
 
 /// Keeps logs through power cuts: what it acknowledged is there afterwards, what it had to lose it names.
 ///
-/// Without arguments it keeps this machine's logs, or what is piped into it, in a store of 64 MiB in the state directory
-/// of the user.
+/// Without arguments it keeps this machine's logs, or what is piped into it, in a store of 64 MiB in the state
+/// directory of the user.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "lastgaspd", version, after_help = EXAMPLES)]
 pub struct Cli {

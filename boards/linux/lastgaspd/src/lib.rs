@@ -1,11 +1,11 @@
 //! lastgaspd: the node as a library, and the binary beside it.
 //!
-//! - **The way of a record.** A thread of [`sources`] reads it into a [`parcel`] of the [`queue`]. The [`writer`] puts it
-//!   by the rules of the [`policy`] into the node ([`lastgasp_core::node`]), which says when to sync; another thread
-//!   syncs. Then the sender is answered, the [`acks`] are printed and readers are woken. What has to be dropped is
+//! - **The way of a record.** A thread of [`sources`] reads it into a [`parcel`] of the [`queue`]. The [`writer`] puts it by
+//!   the rules of the [`policy`] into the node ([`lastgasp_core::node`]), which says when to sync; another thread syncs.
+//!   Then the sender is answered, the [`acks`] are printed and readers are woken. What has to be dropped is
 //!   counted by [`drops`] and becomes a gap.
-//! - **The way of a reader.** It asks the [`api`], which takes a [`view`] of the running node on the writer's thread and
-//!   reads the medium itself; [`facts`] are what the node tells of its configuration and sources.
+//! - **The way of a reader.** It asks the [`api`], which takes a [`view`] of the running node on the writer's thread
+//!   and reads the medium itself; [`facts`] are what the node tells of its configuration and sources.
 //! - **The life of a node.** The [`cli`] and the [`config`] say what is wanted; [`opening`] finds or makes the store;
 //!   [`plan`] says which sources that means, and the [`supervisor`] starts them, and starts them anew after a reload;
 //!   [`stop`] is what signals ask for; all times come from one [`clock`]; the [`greeting`] is for who watches. [`run`]
