@@ -1,7 +1,7 @@
 //! lastgaspd: the node as a library, and the binary beside it.
 //!
-//! - **The way of a record.** A thread of [`sources`] reads it into a [`parcel`] of the [`queue`]. The [`writer`] puts it
-//!   by the rules of the [`policy`] into the node ([`lastgasp_core::node`]), which says when to sync; another thread
+//! - **The way of a record.** A thread of [`sources`] reads it into a [`parcel`] of the [`queue`]. The [`writer`] puts
+//!   it by the rules of the [`policy`] into the node ([`lastgasp_core::node`]), which says when to sync; another thread
 //!   syncs. Then the sender is answered, the [`acks`] are printed and readers are woken. What has to be dropped is
 //!   counted by [`drops`] and becomes a gap.
 //! - **The way of a reader.** It asks the [`api`], which takes a [`view`] of the running node on the writer's thread
