@@ -29,15 +29,14 @@ pub struct Means {
     acks: bool,
     /// Only what is named runs.
     no_defaults: bool,
-    /// Somebody watches in a terminal.
-    terminal: bool,
+    /// Started by hand, not by systemd.
+    by_hand: bool,
 }
 
 impl Means {
     /// Looks.
     #[must_use]
     pub fn find(cli: &Cli, config: &Config) -> Self {
-        use std::io::IsTerminal;
         let kind = fstat(io::stdin().as_fd()).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let piped = matches!(kind, Ok(FileType::Fifo | FileType::Socket | FileType::RegularFile));
         let piped = match config.sources.stdin.enabled {
@@ -45,7 +44,12 @@ impl Means {
             Switch::On => true,
             Switch::Off => false,
         };
-        Self { piped, acks: cli.print_acks, no_defaults: cli.no_defaults, terminal: io::stderr().is_terminal() }
+        Self {
+            piped,
+            acks: cli.print_acks,
+            no_defaults: cli.no_defaults,
+            by_hand: std::env::var_os("INVOCATION_ID").is_none(),
+        }
     }
 
     /// Built-in sources run.
@@ -56,7 +60,7 @@ impl Means {
     /// A person wants to know what to do next.
     #[must_use]
     pub fn is_greeting(self) -> bool {
-        self.terminal && self.has_built_in(false)
+        self.by_hand && self.has_built_in(false)
     }
 
     /// The class of the lines of standard input.
