@@ -1,8 +1,12 @@
 //! lastgasp-hal-sim: the hardware that the engine runs on, simulated, so that its power can be cut anywhere.
 //!
 //! - [`disk::SimDisk`]: a disk with a volatile cache; implements [`lastgasp_core::hal::Storage`].
+//! - [`sdcard::SimCard`]: an SD card: such a disk on a flash translation layer that moves data and wears out;
 //! - [`nor::SimNor`]: NOR flash; implements the `embedded-storage` NOR traits, for the adapter in core.
-//! - [`cuttable::Cuttable`]: what both have in common, so that one driver cuts both.
+//! - [`cuttable::Cuttable`]: what they have in common, so that one driver cuts them all.
+//! - [`supply::Reserve`] and [`supply::Weather`]: the power supply; [`wall::WallClock`]: a clock that jumps;
+//!   [`clocked::Clocked`]: a medium on virtual time.
+//! - [`node`]: a whole node on all of this, for days.
 //! - [`outcome::Outcome`]: what a cut leaves behind, with a short id that replays it.
 //!
 //! Invariants of the whole crate:
@@ -36,13 +40,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod clocked;
 pub mod cuttable;
 pub mod disk;
 pub mod driver;
 pub mod image;
 pub mod model;
+pub mod node;
 pub mod nor;
 pub mod outcome;
 pub mod power;
 pub mod rig;
 pub mod rng;
+pub mod sdcard;
+pub mod supply;
+pub mod wall;

@@ -6,10 +6,12 @@
 //! - a pair of (image, what is owed) is examined once;
 //! - every violation has an id by which [`Explorer::replay`] reaches the same state and tells the story.
 
-use super::frames::{hexdump, list};
+use super::collateral::{self, damage_of};
+use super::frames::list;
 use super::machine::{Bench, Tally, World};
 use super::medium::{Fate, Medium, digest};
 use super::story::Story;
+use super::tell::tell_cut;
 use super::trace::{CutId, TraceId};
 use super::workload::{Boot, Shape, Step, Stop, Workload, append, boot};
 use crate::model::{Damage, Violation};
@@ -52,6 +54,8 @@ pub struct Findings {
     pub second_cuts: u64,
     /// Cases that led to a state examined before.
     pub repeated: u64,
+    /// First cuts that hit synced neighbours.
+    pub damaged: u64,
     /// Mounts, operations, acknowledged records, cases of the decision table.
     pub tally: Tally,
     /// The first broken promises of each clause and workload, each with its case.
@@ -66,6 +70,7 @@ impl Findings {
         self.cuts += other.cuts;
         self.second_cuts += other.second_cuts;
         self.repeated += other.repeated;
+        self.damaged += other.damaged;
         add_tally(&mut self.tally, other.tally);
         self.violations.extend(other.violations);
         for (clause, count) in other.broken {
@@ -200,9 +205,11 @@ impl Explorer {
                 None => self.reach.second_one_in > 0 && (key >> 8).is_multiple_of(self.reach.second_one_in),
             };
             if self.only.is_some() {
-                self.tell_cut(cut, &outcome, world);
+                tell_cut(&self.story, cut, &outcome, world, &self.benches[0].shape(), self.verbose);
             }
-            let result = guarded(|| self.after_first(name, id, medium, world, twice));
+            let damage = damage_of(cut, &outcome, world, &self.benches[0].shape());
+            self.findings.damaged += u64::from(damage.log_hit);
+            let result = guarded(|| self.after_first(name, id, medium, world, twice, &damage));
             if self.only.as_ref().is_some_and(|only| only.cuts.len() == 1) {
                 self.ended = Some(self.story.lines());
             }
@@ -231,31 +238,40 @@ impl Explorer {
         medium: M,
         world: &World,
         twice: bool,
+        damage: &Damage,
     ) -> Result<(), Violation> {
         let [first, _] = &mut self.benches;
         let boots = continuation(&first.shape(), id);
         let mut world = world.clone();
         if !twice {
-            let medium = first.run(medium, &mut world, &boots, None)?;
-            first.look(medium, &world, &Damage::default())?;
+            let medium = first.run_tapped(medium, &mut world, &boots, None, damage)?;
+            first.look(medium, &world, damage)?;
             return Ok(());
         }
         let shape = first.shape();
         let mut first = std::mem::replace(first, Bench::new(shape));
         let mut number = 0;
         let mut tap = |cut: M, world: &World| {
-            self.second_cuts(name, id, number, &cut, world);
+            self.second_cuts(name, id, number, &cut, world, damage);
             number += 1;
         };
         let result = guarded(|| {
-            let medium = first.run(medium, &mut world, &boots, Some(&mut tap))?;
-            first.look(medium, &world, &Damage::default())
+            let medium = first.run_tapped(medium, &mut world, &boots, Some(&mut tap), damage)?;
+            first.look(medium, &world, damage)
         });
         self.benches[0] = first;
         result.map(|_| ())
     }
 
-    fn second_cuts<M: Medium>(&mut self, name: &str, first: CutId, number: u64, cut: &M, world: &World) {
+    fn second_cuts<M: Medium>(
+        &mut self,
+        name: &str,
+        first: CutId,
+        number: u64,
+        cut: &M,
+        world: &World,
+        before: &Damage,
+    ) {
         let owed = hash_of(world);
         for outcome in self.outcomes(cut, 1, number) {
             let id = CutId { number, outcome };
@@ -265,15 +281,17 @@ impl Explorer {
             }
             self.findings.second_cuts += 1;
             if self.only.is_some() {
-                self.tell_cut(cut, &outcome, world);
+                tell_cut(&self.story, cut, &outcome, world, &self.benches[0].shape(), self.verbose);
             }
             let mut world = world.clone();
             bind(&mut world, &medium, cut, &self.benches[1].shape());
             let [_, second] = &mut self.benches;
             let boots = [boot(vec![append(&[25]), Step::Commit, append(&[12]), Step::Commit], Stop::Close)];
+            let mut damage = before.clone();
+            collateral::add(&mut damage, damage_of(cut, &outcome, &world, &second.shape()));
             let result = guarded(|| {
-                let medium = second.run(medium, &mut world, &boots, None)?;
-                second.look(medium, &world, &Damage::default())
+                let medium = second.run_tapped(medium, &mut world, &boots, None, &damage)?;
+                second.look(medium, &world, &damage)
             });
             if self.only.is_some() {
                 self.ended = Some(self.story.lines());
@@ -290,37 +308,6 @@ impl Explorer {
         *count += 1;
         if *count <= self.reach.violations_kept as u64 {
             self.findings.violations.push((id, violation));
-        }
-    }
-
-    fn tell_cut<M: Medium>(&mut self, cut: &M, outcome: &Outcome, world: &World) {
-        let ops: Vec<String> = cut.op_log().iter().rev().take(8).rev().map(ToString::to_string).collect();
-        let risk: Vec<String> = cut.at_risk().iter().map(|r| format!("{:#x}+{}", r.at, r.len)).collect();
-        let model = &world.main;
-        self.story.tell(|| {
-            format!(
-                "cut at operation {} ({}), at risk {}, outcome {outcome}; owed: durable up to {}, next {}, {:?}",
-                cut.ops(),
-                ops.join(", "),
-                risk.join(" "),
-                model.durable(),
-                model.next_seq(),
-                model.records().iter().map(|r| (r.seq, r.batch)).collect::<Vec<_>>(),
-            )
-        });
-        if self.verbose {
-            let after = cut.after(outcome);
-            let shape = self.benches[0].shape();
-            let image = after.bytes();
-            let geometry = after.into_storage(&shape).geometry();
-            for segment in list(&image, &shape, &geometry) {
-                self.story.tell(|| segment.to_string());
-            }
-            for risk in cut.at_risk() {
-                let at = usize::try_from(risk.unit_at).unwrap_or(0);
-                let len = usize::try_from(risk.unit_len).unwrap_or(0);
-                self.story.tell(|| hexdump(&image, at..at + len));
-            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   during the call owe what was owed before;
 //! - a panic of the engine, and a broken contract with the medium, are violations like any other.
 
+use super::collateral;
 use super::hands::Hands;
 use super::medium::Medium;
 use super::observe::{check_reverse, observe};
@@ -47,10 +48,12 @@ impl World {
     /// # Errors
     /// The first broken promise.
     pub fn check(&self, seen: &Seen, damage: &Damage, doubtful: bool) -> Result<Self, Violation> {
-        let (base, settled) = match (self.main.check(seen, damage), &self.alternative) {
+        let (base, settled) = match (collateral::check(&self.main, seen, damage), &self.alternative) {
             (Ok(settled), _) => (&self.main, settled),
             (Err(e), None) => return Err(e),
-            (Err(e), Some(alternative)) => (&**alternative, alternative.check(seen, damage).map_err(|_| e)?),
+            (Err(e), Some(alternative)) => {
+                (&**alternative, collateral::check(alternative, seen, damage).map_err(|_| e)?)
+            }
         };
         let mut settled = settled;
         if doubtful {
@@ -137,32 +140,44 @@ impl Bench {
     /// The first broken promise.
     pub fn run<M: Medium>(
         &mut self,
-        mut medium: M,
+        medium: M,
         world: &mut World,
         boots: &[Boot],
-        mut tap: Option<Tap<'_, M>>,
+        tap: Option<Tap<'_, M>>,
     ) -> Result<M, Violation> {
-        for boot in boots {
-            medium = self.boot(medium, world, boot, &mut tap, &Damage::default())?;
-        }
-        Ok(medium)
+        self.run_tapped(medium, world, boots, tap, &Damage::default())
     }
 
     /// As [`Bench::run`], on a store that was damaged: what the damage may cost is forgiven in every mount.
     ///
     /// # Errors
     /// The first broken promise.
-    pub fn run_damaged<M: Medium>(
+    pub fn run_tapped<M: Medium>(
         &mut self,
         mut medium: M,
         world: &mut World,
         boots: &[Boot],
+        mut tap: Option<Tap<'_, M>>,
         damage: &Damage,
     ) -> Result<M, Violation> {
         for boot in boots {
-            medium = self.boot(medium, world, boot, &mut None, damage)?;
+            medium = self.boot(medium, world, boot, &mut tap, damage)?;
         }
         Ok(medium)
+    }
+
+    /// As [`Bench::run_tapped`], without a tap.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub fn run_damaged<M: Medium>(
+        &mut self,
+        medium: M,
+        world: &mut World,
+        boots: &[Boot],
+        damage: &Damage,
+    ) -> Result<M, Violation> {
+        self.run_tapped(medium, world, boots, None, damage)
     }
 
     fn boot<M: Medium>(

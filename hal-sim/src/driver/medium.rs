@@ -10,6 +10,7 @@ use crate::nor::{NorConfig, SimNor, Wear};
 use crate::outcome::Outcome;
 use lastgasp_core::hal::{Storage, StorageErrorKind};
 use lastgasp_core::nor::NorStorage;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A medium that the driver drives.
@@ -46,6 +47,11 @@ pub trait Medium: Cuttable + Send + 'static {
 
     /// Wears a segment out.
     fn wear_out(&mut self, shape: &Shape, segment: u32, wear: Wear);
+
+    /// What an outcome of a cut destroys beside the writes that were at risk; nothing on most media.
+    fn collateral(&self, _: &Outcome) -> Vec<Range<usize>> {
+        Vec::new()
+    }
 
     /// A digest of what lies on it; `None` if it reads differently from mount to mount.
     fn digest(&self) -> Option<u64>;

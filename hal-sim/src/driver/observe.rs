@@ -43,11 +43,14 @@ pub fn state_key(key: u8) -> [u8; 2] {
     [b'k', b'0' + key]
 }
 
-fn seen_record(record: &Record<'_>, catalog: &Catalog<'_>, scratch: &mut Vec<u8>) -> SeenRecord {
+/// Makes the body that belongs to a tag.
+pub type Fill<'f> = &'f dyn Fn(u64, &mut [u8]);
+
+fn seen_record(record: &Record<'_>, catalog: &Catalog<'_>, scratch: &mut Vec<u8>, fill: Fill<'_>) -> SeenRecord {
     let body = record.row.body;
     let tag = tag_of(body).filter(|tag| {
         scratch.resize(body.len(), 0);
-        fill_body(*tag, scratch);
+        fill(*tag, scratch);
         record.row == row_of(*tag, record.row.stream, scratch)
     });
     let stream = catalog.streams().name(record.row.stream);
@@ -65,12 +68,22 @@ pub fn scan_all<R: ReadStorage>(
     mem: &mut ScanMemory<'_>,
     reverse: bool,
 ) -> Result<Vec<Item>, Violation> {
+    scan_with(storage, catalog, mem, reverse, &fill_body)
+}
+
+fn scan_with<R: ReadStorage>(
+    storage: &mut R,
+    catalog: &Catalog<'_>,
+    mem: &mut ScanMemory<'_>,
+    reverse: bool,
+    fill: Fill<'_>,
+) -> Result<Vec<Item>, Violation> {
     let mut scan = Scan::new(catalog, ScanOptions { reverse, ..ScanOptions::default() });
     let mut items = Vec::new();
     let mut scratch = Vec::new();
     while let Some(entry) = scan.next(storage, catalog, mem) {
         items.push(match entry {
-            Entry::Record(record) => Item::Record(seen_record(&record, catalog, &mut scratch)),
+            Entry::Record(record) => Item::Record(seen_record(&record, catalog, &mut scratch, fill)),
             Entry::Gap(gap) => Item::Gap { first: gap.first_seq, last: gap.last_seq, cause: gap.cause },
             Entry::Event(Event::Boot(origin)) => Item::Boot(origin.epoch),
             Entry::Event(Event::Close(_)) => Item::Close,
@@ -110,8 +123,22 @@ pub fn observe<R: ReadStorage>(
     report: &RecoveryReport,
     mem: &mut ScanMemory<'_>,
 ) -> Result<Seen, Violation> {
+    observe_with(storage, catalog, report, mem, &fill_body)
+}
+
+/// As [`observe`], with bodies that `fill` makes.
+///
+/// # Errors
+/// Its scan does not end.
+pub fn observe_with<R: ReadStorage>(
+    storage: &mut R,
+    catalog: &Catalog<'_>,
+    report: &RecoveryReport,
+    mem: &mut ScanMemory<'_>,
+    fill: Fill<'_>,
+) -> Result<Seen, Violation> {
     Ok(Seen {
-        items: scan_all(storage, catalog, mem, false)?,
+        items: scan_with(storage, catalog, mem, false, fill)?,
         state: state_of(catalog),
         floor: catalog.floor(),
         floors: floors_of(catalog),

@@ -12,9 +12,11 @@
 
 mod check;
 mod seen;
+mod undo;
 mod violation;
 
 pub use seen::{Damage, Item, Seen, SeenRecord};
+pub use undo::Undo;
 pub use violation::Violation;
 
 use crate::rng::Rng;

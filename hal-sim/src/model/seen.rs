@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing of it is the engine's own; it is what a user of the engine sees.
 
+use super::undo::Undo;
 use lastgasp_core::format::events::PreviousEnd;
 use lastgasp_core::format::header::FLOORS;
 use lastgasp_core::gaps::GapCause;
@@ -70,4 +71,6 @@ pub struct Damage {
     pub log_hit: bool,
     /// The ledger may be lost: a rebuild is no violation.
     pub ledger_hit: bool,
+    /// Acknowledgements that the damage made unprovable: their records may be taken for a tear.
+    pub may_undo: Option<Undo>,
 }
