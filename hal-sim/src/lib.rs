@@ -6,11 +6,13 @@
 //! - [`cuttable::Cuttable`]: what they have in common, so that one driver cuts them all.
 //! - [`supply::Reserve`] and [`supply::Weather`]: the power supply; [`wall::WallClock`]: a clock that jumps;
 //!   [`clocked::Clocked`]: a medium on virtual time.
+//! - [`campaign`] and [`powercut`]: every cut of many workloads, and many lives, on all cores.
 //! - [`node`]: a whole node on all of this, for days.
 //! - [`outcome::Outcome`]: what a cut leaves behind, with a short id that replays it.
 //!
 //! Invariants of the whole crate:
-//! - everything is a function of the configuration, the calls made and the seeds: no clock, no thread, no entropy;
+//! - everything is a function of the configuration, the calls made and the seeds: no clock, no thread, no entropy
+//!   (only [`campaign`] and [`powercut`], which run many such things, have threads, and say how long it took);
 //! - a defect of the caller (a misaligned write, a write over a live one, programming a 0 to 1) is a panic that says
 //!   what was wrong; a fault of the hardware is an error;
 //! - media are values: a clone shares its pages until one side writes, so a driver may keep one per cut point.
@@ -40,6 +42,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod clocked;
 pub mod cuttable;
 pub mod disk;
@@ -50,6 +53,7 @@ pub mod node;
 pub mod nor;
 pub mod outcome;
 pub mod power;
+pub mod powercut;
 pub mod rig;
 pub mod rng;
 pub mod sdcard;

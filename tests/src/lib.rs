@@ -2,5 +2,6 @@
 //!
 //! Invariant: what a campaign does depends on its options alone, not on the number of threads or the machine.
 
-pub mod campaign;
+pub use lastgasp_hal_sim::campaign;
+
 pub mod report;

@@ -12,7 +12,7 @@ use super::sums::Flush;
 use super::traffic::Arrival;
 use crate::clocked::{Clocked, Timed};
 use crate::driver::medium::Medium;
-use crate::driver::observe::{row_of, state_key, stream_name};
+use crate::driver::observe::{floors_of, row_of, state_key, stream_name};
 use crate::model::Violation;
 use crate::supply::{Event, Sense};
 use lastgasp_core::error::ReadOnlyReason;
@@ -409,11 +409,11 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
             world.main.forget_boots();
         }
         let began = matches!(output.next, Next::Sync { .. });
-        world.main.floor(store.catalog().floor(), began);
+        world.main.floors(floors_of(store.catalog()), began);
         let before = world.main.durable();
         if output.durable_upto > before {
             world.main.acknowledged(output.durable_upto)?;
-            world.main.floor(store.catalog().floor(), true);
+            world.main.floors(floors_of(store.catalog()), true);
             self.life.sums.acknowledged += output.durable_upto - before;
         }
         world.main.ram_limit(store.ram_limit());

@@ -62,6 +62,13 @@ pub struct Flush {
     pub records: u64,
 }
 
+impl Flush {
+    /// Per mille of the hold-up that it took.
+    fn share(&self) -> u64 {
+        self.took_us.map_or(u64::MAX, |us| us.saturating_mul(1000) / self.hold_up_us.max(1))
+    }
+}
+
 /// So many points of each kind are kept for drawing.
 const POINTS_MAX: usize = 4_000;
 
@@ -102,6 +109,8 @@ pub struct Sums {
     pub recovery_us: Vec<u32>,
     /// How the hold-up was used.
     pub flushes: Vec<Flush>,
+    /// The worst of those that are not kept.
+    worst: Option<Flush>,
     /// Flushes that the hold-up was too short for.
     pub flushes_missed: u64,
     /// Cuts, for drawing.
@@ -122,6 +131,7 @@ fn keep<T>(to: &mut Vec<T>, from: Vec<T>) {
 impl Sums {
     /// Adds those of another life.
     pub fn add(&mut self, other: Self) {
+        self.worst = [self.worst_flush(), other.worst_flush()].into_iter().flatten().max_by_key(Flush::share);
         self.cuts += other.cuts;
         self.cuts_in_mounts += other.cuts_in_mounts;
         self.kills += other.kills;
@@ -180,8 +190,7 @@ impl Sums {
     /// The flush that used the largest share of its hold-up.
     #[must_use]
     pub fn worst_flush(&self) -> Option<Flush> {
-        let share = |us: u64, flush: &Flush| us.saturating_mul(1000) / flush.hold_up_us.max(1);
-        self.flushes.iter().copied().max_by_key(|flush| flush.took_us.map_or(u64::MAX, |us| share(us, flush)))
+        self.flushes.iter().copied().chain(self.worst).max_by_key(Flush::share)
     }
 }
 
@@ -210,6 +219,7 @@ pub(super) fn losses(before: &[Known], seen: &Seen) -> [u64; 3] {
             _ if record.seq < seen.floor => 2,
             Standing::Pending => 0,
             Standing::Durable => 1,
+            Standing::Evicting => 2,
             Standing::Lost => continue,
         };
         losses[kind] += 1;

@@ -19,6 +19,7 @@ mod lines;
 mod look;
 mod pager;
 mod place;
+mod powercut;
 mod select;
 mod severity;
 mod size;
@@ -34,9 +35,9 @@ use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Exit code: done; for `check`: the store is sound; for `gaps`: nothing was lost.
+/// Exit code: done; for `check`: the store is sound; for `gaps`: nothing was lost; for `powercut`: all was kept.
 const DONE: u8 = 0;
-/// Exit code of `check`: damage was found; of `gaps`: something was lost.
+/// Exit code of `check`: damage was found; of `gaps`: something was lost; of `powercut`: a promise was broken.
 const DAMAGED: u8 = 1;
 /// Exit code: it could not be done.
 const FAILED: u8 = 2;
@@ -61,8 +62,8 @@ Without --store, --socket or --root, the running node is asked by its socket; if
 store at its usual place is read. A node that is silent for 2 seconds is passed by in the same way.
 
 Exit codes:
-  0  done; check: the store is sound; gaps: nothing was lost
-  1  check: damage was found; gaps: something was lost, and not only dropped as the oldest
+  0  done; check: the store is sound; gaps: nothing was lost; powercut: every promise was kept
+  1  check: damage was found; gaps: something was lost, and not only dropped as the oldest; powercut: one was broken
   2  it could not be done: the arguments, the path or the medium are not right";
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +77,7 @@ enum Command {
     Check(check::Args),
     Format(format::Args),
     Journald(journald::Args),
+    Powercut(powercut::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         Command::Checkpoint(args) => checkpoint::run(&args).map(|()| DONE),
         Command::Check(args) => check::run(&args).map(|sound| if sound { DONE } else { DAMAGED }),
         Command::Journald(args) => journald::run(&args).map(|()| DONE),
+        Command::Powercut(args) => powercut::run(&args).map(|kept| if kept { DONE } else { DAMAGED }),
         Command::Completions(args) => generate::completions(&args, Cli::command()).map(|()| DONE),
         Command::Man(args) => generate::man(&args, Cli::command()).map(|()| DONE),
         Command::Format(args) => format::run(&args).map(|()| DONE),

@@ -2,17 +2,18 @@
 //!
 //! Invariants: tasks share nothing, so their order does not matter; a task that panics is a violation, not the end.
 
-use lastgasp_hal_sim::disk::SimDisk;
-use lastgasp_hal_sim::driver::explore::{Explorer, Findings, Reach};
-use lastgasp_hal_sim::driver::faulty::{named, variants};
-use lastgasp_hal_sim::driver::machine::{Bench, Tally};
-use lastgasp_hal_sim::driver::medium::{Flash, Medium};
-use lastgasp_hal_sim::driver::rot::{RotReach, closed};
-use lastgasp_hal_sim::driver::story::Story;
-use lastgasp_hal_sim::driver::trace::TraceId;
-use lastgasp_hal_sim::driver::workload::{Shapes, Workload, by_hand, by_seed, tables_by_seed};
-use lastgasp_hal_sim::model::Violation;
-use lastgasp_hal_sim::outcome::Plan;
+use crate::disk::SimDisk;
+use crate::driver::explore::{Explorer, Findings, Reach};
+use crate::driver::faulty::{named, variants};
+use crate::driver::machine::{Bench, Tally};
+use crate::driver::medium::{Flash, Medium};
+use crate::driver::rot::{RotReach, closed};
+use crate::driver::story::Story;
+use crate::driver::trace::TraceId;
+use crate::driver::workload::{Shapes, Workload, by_hand, by_seed, tables_by_seed};
+use crate::model::Violation;
+use crate::outcome::Plan;
+use crate::sdcard::{Card, LyingCard};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,10 @@ pub enum Profile {
     Disk,
     /// NOR flash.
     Nor,
+    /// An SD card that honours sync.
+    SdCard,
+    /// An SD card that lies about sync: expected to lose, and no broken promise.
+    Liar,
 }
 
 impl Profile {
@@ -34,14 +39,25 @@ impl Profile {
         match self {
             Self::Disk => SimDisk::NAME,
             Self::Nor => Flash::NAME,
+            Self::SdCard => Card::NAME,
+            Self::Liar => LyingCard::NAME,
         }
+    }
+
+    /// All of them, those that honour sync first.
+    pub const ALL: [Self; 4] = [Self::Nor, Self::Disk, Self::SdCard, Self::Liar];
+
+    /// Whether it honours sync.
+    #[must_use]
+    pub fn is_honest(self) -> bool {
+        self != Self::Liar
     }
 
     /// The shapes of its stores.
     #[must_use]
     pub fn shapes(self) -> Shapes {
         match self {
-            Self::Disk => Shapes::disk(),
+            Self::Disk | Self::SdCard | Self::Liar => Shapes::disk(),
             Self::Nor => Shapes::nor(),
         }
     }
@@ -86,10 +102,10 @@ pub enum Kind {
 
 /// One piece of work.
 #[derive(Debug, Clone)]
-struct Task {
-    profile: Profile,
-    kind: Kind,
-    workload: Workload,
+pub(crate) struct Task {
+    pub(crate) profile: Profile,
+    pub(crate) kind: Kind,
+    pub(crate) workload: Workload,
 }
 
 /// What one task did and found.
@@ -109,6 +125,8 @@ pub struct Row {
     pub second_cuts: u64,
     /// States that had been examined before.
     pub repeated: u64,
+    /// First cuts that hit synced neighbours.
+    pub damaged: u64,
     /// Bits flipped, and how many of those cost records.
     pub flips: (u64, u64),
     /// Mounts, operations, acknowledged records, cases.
@@ -125,7 +143,7 @@ pub struct Row {
 const VIOLATIONS_SHOWN: usize = 3;
 
 /// Second cuts after one of so many first cuts: NOR flash has many more operations and outcomes than a disk.
-fn reach_of(extent: Extent, profile: Profile, kind: Kind) -> Reach {
+pub(crate) fn reach_of(extent: Extent, profile: Profile, kind: Kind) -> Reach {
     let base = Reach::default();
     let (first_one_in, second_one_in) = match (extent, profile, kind) {
         (Extent::Smoke, Profile::Disk, Kind::Cuts) => (2, 60),
@@ -138,9 +156,13 @@ fn reach_of(extent: Extent, profile: Profile, kind: Kind) -> Reach {
         (Extent::Full, Profile::Nor, Kind::Cuts) => (1, 8),
         (Extent::Full, Profile::Disk, _) => (1, 8),
         (_, Profile::Nor, _) => (64, 0),
+        // As on a disk, and the damage beside: so many more outcomes.
+        (Extent::Smoke, Profile::SdCard | Profile::Liar, _) => (8, 400),
+        (Extent::Short, Profile::SdCard | Profile::Liar, _) => (1, 40),
+        (Extent::Full, Profile::SdCard | Profile::Liar, _) => (1, 4),
     };
     let first = match profile {
-        Profile::Disk => base.first,
+        Profile::Disk | Profile::SdCard | Profile::Liar => base.first,
         // A word has up to 256 bits in flight: single fates of a few, and samples.
         Profile::Nor => Plan { singles: 3, ..base.first },
     };
@@ -173,6 +195,7 @@ fn tasks(options: &Options) -> Vec<Task> {
             Extent::Short => ["w2", "w3", "w6", "g4", "g6", "t0", "t1"].contains(&workload.name.as_str()),
             Extent::Full => true,
         });
+        let damaged = damaged.filter(|_| matches!(profile, Profile::Disk | Profile::Nor));
         tasks.extend(damaged.cloned().map(|workload| Task { profile, kind: Kind::Rot, workload }));
     }
     if let Some(only) = &options.only {
@@ -193,10 +216,7 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Vec<R
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| {
                 while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let row = match task.profile {
-                        Profile::Disk => run_task::<SimDisk>(task, options.extent),
-                        Profile::Nor => run_task::<Flash>(task, options.extent),
-                    };
+                    let row = run_one(task, reach_of(options.extent, task.profile, task.kind), options.extent);
                     rows.lock().expect("no task panics while it holds this").push(row);
                     progress(done.fetch_add(1, Ordering::Relaxed) + 1, tasks.len());
                 }
@@ -220,7 +240,17 @@ fn number_of(row: &Row) -> (u8, u64) {
     (class, row.workload[1..].parse().unwrap_or(0))
 }
 
-fn run_task<M: Medium>(task: &Task, extent: Extent) -> Row {
+/// Runs one task on its medium.
+pub(crate) fn run_one(task: &Task, reach: Reach, extent: Extent) -> Row {
+    match task.profile {
+        Profile::Disk => run_task::<SimDisk>(task, reach, extent),
+        Profile::Nor => run_task::<Flash>(task, reach, extent),
+        Profile::SdCard => run_task::<Card>(task, reach, extent),
+        Profile::Liar => run_task::<LyingCard>(task, reach, extent),
+    }
+}
+
+fn run_task<M: Medium>(task: &Task, reach: Reach, extent: Extent) -> Row {
     let start = Instant::now();
     let Task { profile, kind, workload } = task;
     let mut row = Row {
@@ -231,13 +261,13 @@ fn run_task<M: Medium>(task: &Task, extent: Extent) -> Row {
         cuts: 0,
         second_cuts: 0,
         repeated: 0,
+        damaged: 0,
         flips: (0, 0),
         tally: Tally::default(),
         broken: BTreeMap::new(),
         violations: Vec::new(),
         time: Duration::ZERO,
     };
-    let reach = reach_of(extent, *profile, *kind);
     match kind {
         Kind::Cuts => row.take(Explorer::new(workload.shape, reach).explore::<M>(workload)),
         Kind::Failures => {
@@ -264,6 +294,7 @@ impl Row {
         self.cuts += all.cuts;
         self.second_cuts += all.second_cuts;
         self.repeated += all.repeated;
+        self.damaged += all.damaged;
         for (clause, count) in all.broken {
             *self.broken.entry(clause).or_default() += count;
         }
@@ -317,12 +348,14 @@ pub fn replay(id: &str, verbose: bool) -> Result<(Vec<String>, Option<Violation>
     Ok(match profile {
         Profile::Disk => explorer.replay::<SimDisk>(&workload, &id),
         Profile::Nor => explorer.replay::<Flash>(&workload, &id),
+        Profile::SdCard => explorer.replay::<Card>(&workload, &id),
+        Profile::Liar => explorer.replay::<LyingCard>(&workload, &id),
     })
 }
 
-fn profile_of(name: &str) -> Result<Profile, String> {
-    let known = [Profile::Disk, Profile::Nor].into_iter().find(|p| p.name() == name);
-    known.ok_or_else(|| format!("there is no profile {name:?}: disk and nor"))
+pub(crate) fn profile_of(name: &str) -> Result<Profile, String> {
+    let known = Profile::ALL.into_iter().find(|p| p.name() == name);
+    known.ok_or_else(|| format!("there is no profile {name:?}: nor, disk, sdcard or sdcard-liar"))
 }
 
 fn replay_rot(id: &str) -> Result<(Vec<String>, Option<Violation>), String> {
@@ -338,6 +371,7 @@ fn replay_rot(id: &str) -> Result<(Vec<String>, Option<Violation>), String> {
     match profile {
         Profile::Disk => flip::<SimDisk>(&workload, at, bit),
         Profile::Nor => flip::<Flash>(&workload, at, bit),
+        Profile::SdCard | Profile::Liar => Err("bits are flipped on disk and nor only".to_owned()),
     }
 }
 
