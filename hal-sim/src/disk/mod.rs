@@ -128,6 +128,11 @@ impl SimDisk {
         self.rebuild_cache();
     }
 
+    /// From now on segments may be written from their start, as if nothing had been written into them before.
+    pub(crate) fn forget_lives(&mut self) {
+        self.lives.fill(Life::default());
+    }
+
     /// Flips bit `bit` of the byte at `at` on the medium.
     ///
     /// # Panics

@@ -210,6 +210,7 @@ impl Explorer {
             let damage = damage_of(cut, &outcome, world, &self.benches[0].shape());
             self.findings.damaged += u64::from(damage.log_hit);
             let result = guarded(|| self.after_first(name, id, medium, world, twice, &damage));
+            let result = excused(result, &damage);
             if self.only.as_ref().is_some_and(|only| only.cuts.len() == 1) {
                 self.ended = Some(self.story.lines());
             }
@@ -293,6 +294,7 @@ impl Explorer {
                 let medium = second.run_tapped(medium, &mut world, &boots, None, &damage)?;
                 second.look(medium, &world, &damage)
             });
+            let result = excused(result.map(|_| ()), &damage);
             if self.only.is_some() {
                 self.ended = Some(self.story.lines());
             }
@@ -327,6 +329,14 @@ fn bind<M: Medium>(world: &mut World, medium: &M, cut: &M, shape: &Shape) {
     if origin.is_some_and(|f| !in_flight(f.bytes.start, f.bytes.end)) {
         world.main.started();
         world.alternative = None;
+    }
+}
+
+/// A store without an intact header may be refused.
+fn excused(result: Result<(), Violation>, damage: &Damage) -> Result<(), Violation> {
+    match result {
+        Err(Violation::Refused(_)) if damage.may_refuse => Ok(()),
+        other => other,
     }
 }
 

@@ -29,6 +29,8 @@ impl Model {
     fn check_floor(&self, seen: &Seen, damage: &Damage) -> Result<(), Violation> {
         for (floor, (low, high)) in seen.floors.into_iter().zip(self.floors) {
             let low = if damage.ledger_hit || self.forgot(seen) { 1 } else { low };
+            // A rebuild cannot tell what was moved out of the log from what was dropped.
+            let high = if damage.by_card && damage.ledger_hit { high.max(self.floors[LOG_FLOOR].1) } else { high };
             if !(low..=high).contains(&floor) {
                 return Err(Violation::Floor(floor, low, high));
             }
@@ -63,7 +65,7 @@ impl Model {
                         return Err(Violation::OutOfOrder(expect, record.seq));
                     }
                     expect += 1;
-                    if let Some(i) = self.identify(&record)? {
+                    if let Some(i) = self.identify(&record, damage)? {
                         present[i] = true;
                     }
                 }
@@ -94,21 +96,23 @@ impl Model {
         Ok(present)
     }
 
-    fn identify(&self, record: &SeenRecord) -> Result<Option<usize>, Violation> {
+    fn identify(&self, record: &SeenRecord, damage: &Damage) -> Result<Option<usize>, Violation> {
         let found = self.records.binary_search_by_key(&record.seq, |r| r.seq).ok();
         let known = found.map(|i| self.records[i]);
         match (record.tag, known) {
             (Some(tag), Some(known)) if tag == known.tag && record.len == known.len && !known.lost => {
-                if record.stream != Some(known.stream) {
+                let nameless = damage.by_card && record.stream.is_none();
+                if record.stream != Some(known.stream) && !nameless {
                     return Err(Violation::WrongStream(*record));
                 }
-                if known.standing == Standing::Lost {
+                if known.standing == Standing::Lost && !(damage.by_card && damage.ledger_hit) {
                     return Err(Violation::Resurrected(*record));
                 }
                 Ok(found)
             }
             // After the ledger was lost, what retention dropped may show again.
             (Some(tag), None) if self.ruined.0 && record.seq < self.revived && tag < self.next_tag => Ok(None),
+            (Some(tag), _) if tag < self.next_tag && damage.by_card && damage.ledger_hit => Ok(None),
             (Some(tag), _) if tag < self.next_tag => Err(Violation::Resurrected(*record)),
             _ => Err(Violation::Invented(*record)),
         }
@@ -171,6 +175,7 @@ impl Model {
         for (i, record) in self.records.iter().enumerate().filter(|(_, r)| self.is_visible(r, seen)) {
             let excused = matches!(record.standing, Standing::Lost | Standing::Evicting)
                 || self.is_forgotten(record, seen)
+                || (record.lost && record.standing == Standing::Durable && damage.by_card && damage.ledger_hit)
                 || damage.may_lose.contains(&record.batch);
             if !present[i] {
                 if record.standing == Standing::Durable && !excused {
@@ -221,7 +226,7 @@ impl Model {
                     if epochs.last().is_some_and(|last| last >= epoch) {
                         return Err(Violation::Events(format!("boot {epoch} after boot {epochs:?}")));
                     }
-                    if !self.epochs.contains(epoch) && self.epoch_maybe != Some(*epoch) {
+                    if !self.epochs.contains(epoch) && self.epoch_maybe != Some(*epoch) && !damage.by_card {
                         return Err(Violation::Events(format!("boot {epoch} never wrote")));
                     }
                     epochs.push(*epoch);

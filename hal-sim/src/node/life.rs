@@ -193,6 +193,11 @@ impl<'p> Life<'p> {
         let mut store = match opened {
             Ok(store) => store,
             Err(text) => {
+                if !clocked.is_off() && self.damage.may_refuse {
+                    // None of its headers is intact: this node is at its end.
+                    self.sums.lose("collateral", self.world.main.records().len() as u64);
+                    return Ok(None);
+                }
                 if !clocked.is_off() {
                     return Err(Violation::Refused(text));
                 }

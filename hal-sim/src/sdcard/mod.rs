@@ -345,6 +345,8 @@ impl Cuttable for SimCard {
                     image.edit(range, |_, part| rng.fill(part));
                 }
             });
+            // The medium holds nobody to what was written before the damage.
+            disk.forget_lives();
         }
         let mut after = Self { disk, dirty: self.dirty.clone(), cuts: None, ftl: self.ftl.clone(), ..*self };
         after.save();
