@@ -215,7 +215,7 @@ impl Script {
             _ => {
                 return Err(format!(
                     "`{}` is none of: hold-up TIME, sense right|late TIME|opposite|stuck, dark TIME[..TIME], \
-                     every TIME[..TIME] EVENT, at TIME EVENT; where EVENT is cut, yank, sag TIME[..TIME], bounce N[..N]",
+                     every TIME[..TIME] EVENT, at TIME EVENT; an EVENT is cut, yank, sag TIME[..TIME] or bounce N",
                     words.join(" ")
                 ));
             }

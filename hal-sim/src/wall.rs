@@ -1,8 +1,8 @@
 //! The wall clock of a node that has none of its own: what it reads at boot, and how it jumps.
 //!
-//! Fault model. At boot the clock reads 1970, what was saved at the last clean moment (so it stands still while the node
-//! is dark), or any time at all: 2099, last year. After a while a time server sets it right in one step, forwards or
-//! backwards, or never does. A leap of an hour comes now and then.
+//! Fault model. At boot the clock reads 1970, what was saved at the last clean moment (so it stands still while the
+//! node is dark), or any time at all: 2099, last year. After a while a time server sets it right in one step, forwards
+//! or backwards, or never does. A leap of an hour comes now and then.
 //!
 //! Invariants: what is true is an argument; the reading is a function of the seed and of the times asked about; only a
 //! clock that a server has set calls itself synchronised.

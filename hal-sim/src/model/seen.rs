@@ -73,8 +73,8 @@ pub struct Damage {
     pub ledger_hit: bool,
     /// Acknowledgements that the damage made unprovable: their records may be taken for a tear.
     pub may_undo: Option<Undo>,
-    /// A card did it at a cut, anywhere: records may have lost the name of their stream, and with the ledger may be gone
-    /// what only it knew.
+    /// A card did it at a cut, anywhere: records may have lost the name of their stream, and with the ledger what only
+    /// it knew may be gone.
     pub by_card: bool,
     /// No header is left: the store may be refused.
     pub may_refuse: bool,

@@ -1,7 +1,7 @@
 //! The life of one node: boot after boot, cut after cut, until its days are over.
 //!
-//! Invariants: a life ends at the first broken promise, with an id that replays it; what was counted until then is kept;
-//! every boot gets memory full of garbage.
+//! Invariants: a life ends at the first broken promise, with an id that replays it; what was counted until then is
+//! kept; every boot gets memory full of garbage.
 
 use super::hours::{End, Hours};
 use super::sums::{CutPoint, Sums, Under, losses};

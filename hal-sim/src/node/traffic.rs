@@ -1,7 +1,7 @@
 //! What a node takes in: streams with their rates, sizes and durability classes, as a text that a person writes.
 //!
-//! Invariants: what comes in is a function of the text and the seed; a body follows from its tag, so every record can be
-//! told from every other and compared byte for byte.
+//! Invariants: what comes in is a function of the text and the seed; a body follows from its tag, so every record can
+//! be told from every other and compared byte for byte.
 
 use crate::model::fill_body;
 use crate::rng::Rng;

@@ -1,12 +1,13 @@
 //! An SD card: a disk with a volatile cache, on a flash translation layer that moves data behind the host's back.
 //!
-//! Fault model. Everything that a disk does ([`crate::disk`]): the cache is lost at a cut, and each piece of an unsynced
-//! write is old, new, torn or garbage, in any order. Beyond it:
+//! Fault model. Everything that a disk does ([`crate::disk`]): the cache is lost at a cut, and each piece of an
+//! unsynced write is old, new, torn or garbage, in any order. Beyond it:
 //! - **collateral damage**: while the card programs or moves an allocation unit, a cut can turn up to four torn units
 //!   into garbage anywhere in the pages that lie in this unit, synced long ago or not
 //!   ([`Outcome::Collateral`]). Mapped by pages, these are whatever else was written lately, from anywhere on the card;
 //!   mapped by blocks, the rest of the same allocation unit. A card that is idle damages nothing;
-//! - **stalls**: a sync waits until garbage is collected, and now and then for housekeeping, up to a quarter of a second;
+//! - **stalls**: a sync waits until garbage is collected, and now and then for housekeeping, up to a quarter of a
+//!   second;
 //! - **a card that lies**: a sync returns at once and the data stays in the cache until that is full;
 //! - **end of life**: units wear out by erases and are retired; when the spare ones are used up, the card turns
 //!   read-only for good, in the middle of any operation.

@@ -207,8 +207,8 @@ fn positions(run: &Run, out: &mut String) {
 }
 
 fn ram(run: &Run, out: &mut String) {
-    *out += "<p>Each point is a cut: the time since the last commit, and the records that only RAM held. Records of class \
-             <code>interval</code> wait up to 2 s, those of class <code>ram</code> up to 30 s.</p>\n";
+    *out += "<p>Each point is a cut: the time since the last commit, and the records that only RAM held. Those of \
+             class <code>interval</code> wait up to 2 s, those of class <code>ram</code> up to 30 s.</p>\n";
     each(run, out, "No cut of this run cost a record.", |verdict| {
         let points: Vec<(f64, f64, &str)> = verdict
             .sums

@@ -106,7 +106,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     /// Run one case again and tell its story. Cases of nodes that live need the same --workload, --log and --power.
-    #[arg(long, value_name = "ID", conflicts_with_all = ["exhaustive", "random", "minutes", "seeds", "report", "profile"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["exhaustive", "random", "minutes", "report"])]
     replay: Option<String>,
     /// With --replay: list the frames on the medium, and dump what was torn.
     #[arg(short, long, requires = "replay")]

@@ -135,12 +135,13 @@ pub(super) fn cloud(points: &[(f64, f64, &str)], x: &Decades, y: &Decades, diago
     let px = |value: f64| LEFT + x.at(value) * wide;
     let py = |value: f64| height - bottom - y.at(value) * tall;
     let mut out = open(height, what);
-    let every = ((x.to - x.from) / 4).max(1);
+    let every = (x.to - x.from + 3) / 4;
     for decade in x.from..=x.to {
         let at = px(10f64.powi(decade));
         line(&mut out, (at, top), (at, height - bottom), "grid");
         if (decade - x.from) % every == 0 {
-            text(&mut out, at, height - 6.0, "middle", "tick", &(x.name)(10f64.powi(decade)));
+            let anchor = if at > WIDTH - 40.0 { "end" } else { "middle" };
+            text(&mut out, at.min(WIDTH - 2.0), height - 6.0, anchor, "tick", &(x.name)(10f64.powi(decade)));
         }
     }
     for decade in y.from..=y.to {
