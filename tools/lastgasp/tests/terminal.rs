@@ -19,6 +19,10 @@ fn on_terminal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
     let slave: OwnedFd = File::options().read(true).write(true).open(name).unwrap().into();
     let mut command = command(arguments);
+    // Services that test changes say by `CI` that they show colours; so might whoever runs this.
+    for name in ["CI", "CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR"] {
+        command.env_remove(name);
+    }
     command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::from(slave)).stderr(Stdio::piped());
     for (name, value) in variables {
         command.env(name, value);
