@@ -25,7 +25,7 @@ use super::response::Response;
 use super::transport::Transport;
 use super::worker::{Bell, Done, Job, Worker};
 use crate::sources::Context;
-use crate::sources::listen::{connections_max, keep_alive};
+use crate::sources::listen::{Listeners, and_connections, connections_max, keep_alive};
 use crate::sources::status::SourceStatus;
 use crate::stop::Stop;
 
@@ -40,14 +40,10 @@ const HELD_BYTES_MAX: usize = 16 << 20;
 const SMALL_POOL_BYTES: usize = 8 << 20;
 /// Large bodies at once.
 const LARGE_BODIES: usize = 3;
-/// Connections that are accepted before others are looked at.
-const ACCEPT_ROUND: usize = 256;
 /// Events that are looked at together.
 const EVENTS: usize = 256;
 /// Deadlines are looked at no more often.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
-/// When to try again to accept, after the system had no more file descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 /// So long after the stop responses are waited for.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -79,8 +75,7 @@ struct Pool {
 
 struct Server<E> {
     epoll: OwnedFd,
-    listeners: Vec<TcpListener>,
-    is_paused: bool,
+    listeners: Listeners,
     options: Options,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
@@ -130,10 +125,9 @@ impl<E: Send + 'static> Server<E> {
         let worker = thread::Builder::new().name("http-worker".into()).spawn(move || worker.run(&work))?;
         let open_max = if options.tls.is_some() { TLS_CONNECTIONS_MAX } else { CONNECTIONS_MAX };
         let large = options.max_request_bytes.saturating_mul(LARGE_BODIES);
-        let mut server = Self {
+        let server = Self {
+            listeners: Listeners::new(listeners, LISTENERS, &epoll)?,
             epoll,
-            listeners,
-            is_paused: true,
             options,
             connections: Vec::new(),
             free: Vec::new(),
@@ -154,19 +148,13 @@ impl<E: Send + 'static> Server<E> {
             status,
             stopping: None,
         };
-        server.resume()?;
         Ok((server, worker))
     }
 
     fn say(&self) {
         let scheme = if self.options.tls.is_some() { "https" } else { "http" };
-        let at = self.listeners.iter().filter_map(|l| l.local_addr().ok()).map(|at| format!("{scheme}://{at}"));
-        let open = match self.open {
-            0 => String::new(),
-            1 => ", 1 connection".to_owned(),
-            open => format!(", {open} connections"),
-        };
-        self.status.works(format!("listening on {}{open}", at.collect::<Vec<_>>().join(", ")));
+        let at: Vec<String> = self.listeners.addresses().map(|at| format!("{scheme}://{at}")).collect();
+        self.status.works(format!("listening on {}{}", at.join(", "), and_connections(self.open)));
     }
 
     /// Serves; `true` if every request that was taken in got its response.
@@ -199,10 +187,13 @@ impl<E: Send + 'static> Server<E> {
             self.sweep();
             if self.stopping.is_none() {
                 for (token, _) in ready.iter().filter(|(token, _)| *token >= LISTENERS) {
-                    self.accept(usize::try_from(token - LISTENERS).unwrap_or(usize::MAX));
+                    let room = self.open_max.saturating_sub(self.open);
+                    for (stream, _) in self.listeners.accept(*token, room, &self.epoll, &self.status) {
+                        self.add(stream);
+                    }
                 }
-                if self.is_paused && self.open < self.open_max {
-                    let _ = self.resume();
+                if self.open < self.open_max {
+                    self.listeners.resume(&self.epoll);
                 }
                 if self.open != before {
                     self.say();
@@ -218,48 +209,9 @@ impl<E: Send + 'static> Server<E> {
 
     /// How long nothing has to be done unless something happens.
     fn timeout(&self) -> Option<Duration> {
-        let paused = self.is_paused.then_some(ACCEPT_AGAIN);
         let now = Instant::now();
         let until = |at: Instant| at.saturating_duration_since(now).saturating_add(Duration::from_millis(1));
-        [paused, self.sweep_at.map(until), self.stopping.map(until)].into_iter().flatten().min()
-    }
-
-    fn resume(&mut self) -> io::Result<()> {
-        for (listener, token) in self.listeners.iter().zip(LISTENERS..) {
-            match epoll::add(&self.epoll, listener, EventData::new_u64(token), EventFlags::IN) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        self.is_paused = false;
-        Ok(())
-    }
-
-    fn pause(&mut self) {
-        for listener in &self.listeners {
-            let _ = epoll::delete(&self.epoll, listener);
-        }
-        self.is_paused = true;
-    }
-
-    fn accept(&mut self, at: usize) {
-        for _ in 0..ACCEPT_ROUND {
-            if self.open >= self.open_max {
-                self.pause();
-                return;
-            }
-            let Some(listener) = self.listeners.get(at) else { return };
-            match listener.accept() {
-                Ok((stream, _)) => self.add(stream),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                Err(_) => {
-                    self.status.erred();
-                    self.pause();
-                    return;
-                }
-            }
-        }
+        [self.listeners.timeout(), self.sweep_at.map(until), self.stopping.map(until)].into_iter().flatten().min()
     }
 
     fn add(&mut self, stream: TcpStream) {
@@ -489,9 +441,7 @@ impl<E: Send + 'static> Server<E> {
         let now = Instant::now();
         self.stopping = now.checked_add(STOP_WITHIN);
         let _ = epoll::delete(&self.epoll, self.stop.fd());
-        self.pause();
-        self.listeners.clear();
-        self.is_paused = false;
+        self.listeners.close(&self.epoll);
         self.jobs = None;
         for at in 0..self.connections.len() {
             let Some(connection) = self.connections.get_mut(at).and_then(Option::as_deref_mut) else { continue };

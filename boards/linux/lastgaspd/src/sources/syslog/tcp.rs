@@ -17,7 +17,7 @@ use super::frames::{Frames, Piece};
 use super::records::{Common, Records};
 use crate::queue::Closed;
 use crate::sources::Context;
-use crate::sources::listen::{connections_max, keep_alive};
+use crate::sources::listen::{Listeners, and_connections, connections_max, keep_alive};
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 16 << 10;
@@ -29,17 +29,14 @@ const MESSAGE_BYTES_MAX: usize = 256 << 10;
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// Reads after the stop of what a sender has sent before.
 const LAST_READS: usize = 64;
-/// Connections that are accepted before others are looked at.
-const ACCEPT_ROUND: usize = 256;
 /// Events that are looked at together.
 const EVENTS: usize = 256;
 /// After a round with little in it, a little wait: then the next bytes come together, and cost less.
 const GATHER: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-/// When to try again to accept, after the system had no more file descriptors.
-const ACCEPT_AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Token of the stop; listeners come after it, connections before.
+/// Tokens: connections come first.
 const STOP: u64 = 1 << 32;
+const LISTENERS: u64 = STOP + 1;
 
 /// Receives until the stop. Takes listeners of [`crate::sources::listen::bind`].
 ///
@@ -63,9 +60,7 @@ struct Connection {
 
 struct Server<E> {
     epoll: OwnedFd,
-    listeners: Vec<TcpListener>,
-    /// Listeners are not looked at.
-    is_paused: bool,
+    listeners: Listeners,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
     open: usize,
@@ -81,10 +76,9 @@ impl<E> Server<E> {
     fn new(listeners: Vec<TcpListener>, ctx: Context<E>) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, ctx.stop.fd(), EventData::new_u64(STOP), EventFlags::IN)?;
-        let mut server = Self {
+        Ok(Self {
+            listeners: Listeners::new(listeners, LISTENERS, &epoll)?,
             epoll,
-            listeners,
-            is_paused: true,
             connections: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -93,27 +87,19 @@ impl<E> Server<E> {
             message_max: ctx.record_bytes_max.min(MESSAGE_BYTES_MAX),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             records: Records::new(ctx),
-        };
-        server.resume()?;
-        Ok(server)
+        })
     }
 
     fn say(&mut self) {
-        let at: Vec<String> =
-            self.listeners.iter().filter_map(|l| l.local_addr().ok()).map(|a| a.to_string()).collect();
-        let open = match self.open {
-            0 => String::new(),
-            1 => ", 1 connection".to_owned(),
-            open => format!(", {open} connections"),
-        };
-        self.records.say(format!("listening on tcp {}{open}", at.join(", ")));
+        let at: Vec<String> = self.listeners.addresses().map(|at| at.to_string()).collect();
+        self.records.say(format!("listening on tcp {}{}", at.join(", "), and_connections(self.open)));
     }
 
     fn run(&mut self) -> Result<(), Closed> {
         let mut space = [MaybeUninit::uninit(); EVENTS];
         let mut ready = Vec::with_capacity(EVENTS);
         loop {
-            let timeout = self.is_paused.then_some(ACCEPT_AGAIN);
+            let timeout = self.listeners.timeout().and_then(|timeout| Timespec::try_from(timeout).ok());
             ready.clear();
             match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
                 Ok((events, _)) => ready.extend(events.iter().map(|event| { event.data }.u64())),
@@ -130,11 +116,15 @@ impl<E> Server<E> {
             }
             self.records.flush()?;
             // After the connections: what they free can be used by others.
-            for token in ready.iter().filter(|token| **token > STOP) {
-                self.accept(usize::try_from(token - STOP - 1).unwrap_or(usize::MAX));
+            for token in ready.iter().filter(|token| **token >= LISTENERS) {
+                let room = self.open_max.saturating_sub(self.open);
+                let status = &self.records.ctx().status;
+                for (stream, from) in self.listeners.accept(*token, room, &self.epoll, status) {
+                    self.add(stream, from);
+                }
             }
-            if self.is_paused && self.open < self.open_max {
-                let _ = self.resume();
+            if self.open < self.open_max {
+                self.listeners.resume(&self.epoll);
             }
             if self.open != before {
                 self.say();
@@ -149,47 +139,6 @@ impl<E> Server<E> {
     fn gather(&self) {
         let stopped = self.records.ctx().stop.fd();
         let _ = poll(&mut [PollFd::new(&stopped, PollFlags::IN)], Some(&GATHER));
-    }
-
-    /// Looks at the listeners.
-    fn resume(&mut self) -> io::Result<()> {
-        for (listener, token) in self.listeners.iter().zip(STOP.saturating_add(1)..) {
-            match epoll::add(&self.epoll, listener, EventData::new_u64(token), EventFlags::IN) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        self.is_paused = false;
-        Ok(())
-    }
-
-    /// Looks away from the listeners: there is no room for connections.
-    fn pause(&mut self) {
-        for listener in &self.listeners {
-            let _ = epoll::delete(&self.epoll, listener);
-        }
-        self.is_paused = true;
-    }
-
-    fn accept(&mut self, at: usize) {
-        for _ in 0..ACCEPT_ROUND {
-            if self.open >= self.open_max {
-                self.pause();
-                return;
-            }
-            let Some(listener) = self.listeners.get(at) else { return };
-            let (stream, from) = match listener.accept() {
-                Ok(accepted) => accepted,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
-                Err(_) => {
-                    self.records.ctx().status.erred();
-                    self.pause();
-                    return;
-                }
-            };
-            self.add(stream, from);
-        }
     }
 
     fn add(&mut self, stream: TcpStream, from: SocketAddr) {
