@@ -1,84 +1,27 @@
 //! Readers of a running node: the daemon's own writer and socket, a real file, and the client.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use common::node::TestNode;
 use crossbeam_channel::bounded;
 use lastgasp_client::{Entry, Flow, GapCause, NodeSource, Query};
-use lastgasp_core::node::{Class, Node};
 use lastgasp_core::readout::{REQUEST_BYTES_MAX, Read as Window, Request};
-use lastgasp_hal_linux::LinuxStorageError;
 use lastgasp_hal_sim::rng::Rng;
-use lastgaspd::api::{Api, Bell, Mounted, Options, OwnedFact};
-use lastgaspd::clock::Clock;
-use lastgaspd::opening::{self, Memory, Place};
-use lastgaspd::parcel::{Answer, Reply, Slot};
-use lastgaspd::queue::{Intake, Queue};
-use lastgaspd::view::Handle;
-use lastgaspd::writer::{Ended, Listener, Syncer, Writer};
-use tempfile::TempDir;
+use lastgaspd::parcel::Slot;
 
-/// Nobody.
-struct Deaf;
-
-impl Listener for Deaf {
-    fn durable(&mut self, _: u64) {}
+fn start(size_bytes: u64) -> TestNode {
+    TestNode::start_in(tempfile::tempdir().unwrap(), size_bytes, "test")
 }
 
-/// A node in a directory of its own.
-struct TestNode {
-    dir: TempDir,
-    intake: Option<Intake<LinuxStorageError>>,
-    api: Option<Api>,
-    writer: Option<JoinHandle<Ended>>,
-}
-
-impl TestNode {
-    fn start(size_bytes: u64) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), size_bytes)
-    }
-
-    fn start_in(dir: TempDir, size_bytes: u64) -> Self {
-        let path = dir.path().join("store.lg");
-        let queue: Queue<LinuxStorageError> = Queue::new(4);
-        let (intake, handle) = (queue.intake(), Handle::new(queue.events()));
-        let bell = Bell::new().unwrap();
-        let of_writer = bell.clone();
-        let (to, mounted) = bounded(1);
-        let writer = thread::spawn(move || {
-            let clock = Clock::start();
-            let place = Place { path, size_bytes: Some(size_bytes), allow_volatile: true, streams: 256 };
-            let storage = opening::open_or_make(&place).unwrap();
-            let mut memory = Memory::default();
-            let mut store = opening::mount(storage, &place, &mut memory, &clock).unwrap();
-            let syncs = store.parts().0.sync_handle().unwrap();
-            to.send(Mounted::of(&mut store)).unwrap();
-            let syncer = Syncer::start(queue.events(), move || syncs.sync()).unwrap();
-            Writer::new(Node::new(store, 0), queue, syncer, (Deaf, of_writer), clock).run().0
-        });
-        let facts = Box::new(|| vec![OwnedFact::new("source", "test", &[("works", true.into())])]);
-        let mounted = mounted.recv().unwrap();
-        let options = Options { socket: dir.path().join("s.sock"), group: String::new(), mounted, facts };
-        let api = Api::start(options, handle, &bell).unwrap();
-        Self { dir, intake: Some(intake), api: Some(api), writer: Some(writer) }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("s.sock")
-    }
-
-    fn client(&self) -> NodeSource {
-        NodeSource::open(&self.socket()).unwrap()
-    }
-
-    /// Sends so many records of these streams and waits until they are durable.
-    fn send(&self, from: u64, records: u64, pad: usize) {
-        let intake = self.intake.as_ref().unwrap();
-        let mut parcel = intake.parcel().unwrap();
-        parcel.class = Some(Class::Each);
+/// Sends so many records of three streams and waits until they are durable.
+fn send(node: &TestNode, from: u64, records: u64, pad: usize) {
+    node.send(|parcel| {
         for n in from..from + records {
             let body = format!("record {n} {}", "x".repeat(pad));
             let stream = parcel.stream(["kernel", "app", "sshd"][usize::try_from(n % 3).unwrap()]);
@@ -86,21 +29,11 @@ impl TestNode {
             parcel.push(Slot { severity: if n % 10 == 0 { 17 } else { 9 }, ..Slot::plain(stream, body) });
         }
         parcel.state(b"cursor", &(from + records).to_le_bytes());
-        let (to, answers) = bounded(1);
-        parcel.end_batch(Some(Reply::new(to, 0)));
-        intake.send(parcel).unwrap();
-        let answer = answers.recv().unwrap().1;
-        assert!(matches!(answer, Answer::Durable { .. }), "{answer:?}");
-    }
+    });
+}
 
-    /// Ends it cleanly; gives the directory back.
-    fn stop(mut self) -> TempDir {
-        self.api = None;
-        self.intake = None;
-        let ended = self.writer.take().unwrap().join().unwrap();
-        assert_eq!(ended, Ended::Stopped { clean: true });
-        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
-    }
+fn connect(node: &TestNode) -> NodeSource {
+    NodeSource::open(&node.socket()).unwrap()
 }
 
 fn line(entry: &Entry<'_>) -> String {
@@ -132,9 +65,9 @@ fn records(lines: &[String]) -> Vec<u64> {
 
 #[test]
 fn what_was_sent_is_read_in_both_directions_filtered_and_told_of() {
-    let node = TestNode::start(8 << 20);
-    node.send(1, 500, 10);
-    let mut client = node.client();
+    let node = start(8 << 20);
+    send(&node, 1, 500, 10);
+    let mut client = connect(&node);
     let all = read(&mut client, &Query::default());
     assert_eq!(records(&all), (1..=500).collect::<Vec<_>>());
     assert!(all.iter().any(|l| l == "500 sshd Some(1) record 500"), "{:?}", all.last());
@@ -173,16 +106,16 @@ fn what_was_sent_is_read_in_both_directions_filtered_and_told_of() {
         .unwrap();
     assert_eq!(found[1], ("101 sshd Some(1) record 101".into(), "100 app Some(1) record 100".into()));
     // What a former boot kept, and how it ended, is known to the next one.
-    let node = TestNode::start_in(node.stop(), 8 << 20);
-    let mut client = node.client();
+    let node = TestNode::start_in(node.stop(), 8 << 20, "test");
+    let mut client = connect(&node);
     assert_eq!(client.boots().unwrap().iter().map(|b| b.end.name()).collect::<Vec<_>>(), ["clean", "running"]);
     assert_eq!(records(&read(&mut client, &Query::default())).len(), 500);
 }
 
 #[test]
 fn who_follows_is_woken_by_what_becomes_durable_and_by_nothing_else() {
-    let node = TestNode::start(8 << 20);
-    node.send(1, 3, 0);
+    let node = start(8 << 20);
+    send(&node, 1, 3, 0);
     let socket = node.socket();
     let (to, got) = bounded(0);
     let follower = thread::spawn(move || {
@@ -199,12 +132,12 @@ fn who_follows_is_woken_by_what_becomes_durable_and_by_nothing_else() {
         }
     });
     for n in 4..=50 {
-        node.send(n, 1, 0);
+        send(&node, n, 1, 0);
         // It hears of each before the next is sent.
         assert_eq!(got.recv_timeout(Duration::from_secs(30)), Ok(n + 1));
     }
     follower.join().unwrap();
-    let mut client = node.client();
+    let mut client = connect(&node);
     assert!(!client.wait(51, Duration::from_millis(20)).unwrap(), "nothing came");
 }
 
@@ -260,17 +193,17 @@ fn a_connection_that_breaks_at_any_byte_is_made_again_and_every_entry_comes_once
     // Four boots, the log of each behind that of the one before, with gaps of lost records between.
     let mut dir = tempfile::tempdir().unwrap();
     for boot in 0..4 {
-        let node = TestNode::start_in(dir, 8 << 20);
-        node.send(boot * 200 + 1, 200, 20);
+        let node = TestNode::start_in(dir, 8 << 20, "test");
+        send(&node, boot * 200 + 1, 200, 20);
         dir = node.stop();
     }
-    let node = TestNode::start_in(dir, 8 << 20);
-    node.send(801, 1200, 5);
+    let node = TestNode::start_in(dir, 8 << 20, "test");
+    send(&node, 801, 1200, 5);
     for seed in 0..12 {
         let query = Query { reverse: seed % 3 == 2, ..Query::default() };
-        let whole = read(&mut node.client(), &query);
+        let whole = read(&mut connect(&node), &query);
         assert_eq!(records(&whole).len(), 2000);
-        let proxy = node.dir.path().join(format!("p{seed}"));
+        let proxy = node.dir().join(format!("p{seed}"));
         let line = breaking_line(&node.socket(), &proxy, Rng::new(seed), 1 << (7 + seed % 8));
         let mut client = NodeSource::open(&proxy).unwrap();
         assert_eq!(read(&mut client, &query), whole, "seed {seed}");
@@ -283,8 +216,8 @@ fn a_connection_that_breaks_at_any_byte_is_made_again_and_every_entry_comes_once
 
 #[test]
 fn garbage_and_half_requests_harm_nobody() {
-    let node = TestNode::start(8 << 20);
-    node.send(1, 50, 0);
+    let node = start(8 << 20);
+    send(&node, 1, 50, 0);
     let seed = 7;
     let mut rng = Rng::new(seed);
     for round in 0..300 {
@@ -322,20 +255,20 @@ fn garbage_and_half_requests_harm_nobody() {
             let _ = stream.read_to_end(&mut answer);
         }
         if round % 50 == 49 {
-            assert_eq!(records(&read(&mut node.client(), &Query::default())).len(), 50, "seed {seed} round {round}");
+            assert_eq!(records(&read(&mut connect(&node), &Query::default())).len(), 50, "seed {seed} round {round}");
         }
     }
 }
 
 #[test]
 fn hundreds_that_only_connect_take_nobodys_place() {
-    let node = TestNode::start(8 << 20);
-    node.send(1, 20, 0);
-    let mut client = node.client();
+    let node = start(8 << 20);
+    send(&node, 1, 20, 0);
+    let mut client = connect(&node);
     let idle: Vec<UnixStream> = (0..400).map(|_| UnixStream::connect(node.socket()).unwrap()).collect();
     // It was the one idle the longest, and is let go like others: it comes again by itself.
     assert_eq!(records(&read(&mut client, &Query::default())).len(), 20);
-    assert_eq!(records(&read(&mut node.client(), &Query::default())).len(), 20);
+    assert_eq!(records(&read(&mut connect(&node), &Query::default())).len(), 20);
     // The oldest were let go.
     let mut first = &idle[0];
     first.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -344,9 +277,9 @@ fn hundreds_that_only_connect_take_nobodys_place() {
 
 #[test]
 fn readers_that_do_not_read_hold_up_neither_the_writer_nor_others() {
-    let node = TestNode::start(32 << 20);
+    let node = start(32 << 20);
     for n in 0..20 {
-        node.send(n * 100 + 1, 100, 1000);
+        send(&node, n * 100 + 1, 100, 1000);
     }
     let mut out = [0; REQUEST_BYTES_MAX];
     let len = Request::Read(Window::default()).write(1, &mut out).unwrap();
@@ -358,20 +291,20 @@ fn readers_that_do_not_read_hold_up_neither_the_writer_nor_others() {
         })
         .collect();
     for n in 20..30 {
-        node.send(n * 100 + 1, 100, 1000);
+        send(&node, n * 100 + 1, 100, 1000);
     }
-    let mut client = node.client();
+    let mut client = connect(&node);
     assert_eq!(records(&read(&mut client, &Query::default())).len(), 3000);
     drop(stuck);
 }
 
 #[test]
 fn a_reader_that_retention_overtakes_gets_a_gap_that_says_so() {
-    let node = TestNode::start(2 << 20);
+    let node = start(2 << 20);
     for n in 0..3 {
-        node.send(n * 100 + 1, 100, 1000);
+        send(&node, n * 100 + 1, 100, 1000);
     }
-    let mut client = node.client();
+    let mut client = connect(&node);
     let (mut lines, mut next) = (Vec::new(), 301);
     client
         .read(&Query::default(), &mut |entry, _| {
@@ -379,7 +312,7 @@ fn a_reader_that_retention_overtakes_gets_a_gap_that_says_so() {
             if lines.len() == 20 {
                 // The whole store is written anew.
                 for _ in 0..40 {
-                    node.send(next, 100, 1000);
+                    send(&node, next, 100, 1000);
                     next += 100;
                 }
             }
@@ -394,11 +327,11 @@ fn a_reader_that_retention_overtakes_gets_a_gap_that_says_so() {
 
 #[test]
 fn a_record_of_the_largest_size_passes() {
-    let node = TestNode::start(128 << 20);
+    let node = start(128 << 20);
     let large = 3 << 20;
-    node.send(1, 1, large - 100);
-    node.send(2, 2, 10);
-    let mut client = node.client();
+    send(&node, 1, 1, large - 100);
+    send(&node, 2, 2, 10);
+    let mut client = connect(&node);
     let mut sizes = Vec::new();
     client
         .read(&Query::default(), &mut |entry, _| {

@@ -6,17 +6,18 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of tests are small")]
 
+mod common;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cargo_metadata::Message;
+use common::program;
 use lastgasp_core::format::crc::Crc32c;
 use lastgasp_core::format::events::PreviousEnd;
 use lastgasp_core::gaps::{Gap, GapCause};
@@ -28,29 +29,6 @@ use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
-
-/// Builds a program of the workspace once, as the tests were built, and returns where it is.
-fn program(name: &'static str) -> PathBuf {
-    static PROGRAMS: OnceLock<Mutex<Vec<(&'static str, PathBuf)>>> = OnceLock::new();
-    let mut programs = PROGRAMS.get_or_init(Default::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, path)) = programs.iter().find(|(n, _)| *n == name) {
-        return path.clone();
-    }
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--package", name, "--bin", name, "--message-format", "json-render-diagnostics"]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
-    assert!(built.status.success(), "building {name} failed");
-    let mut paths = Message::parse_stream(built.stdout.as_slice()).filter_map(|message| match message.unwrap() {
-        Message::CompilerArtifact(artifact) if artifact.target.name == name => artifact.executable,
-        _ => None,
-    });
-    let path = paths.next().expect("cargo names the program it built").into_std_path_buf();
-    programs.push((name, path.clone()));
-    path
-}
 
 /// A directory below the target directory, which is rarely a tmpfs.
 fn directory() -> TempDir {

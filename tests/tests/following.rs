@@ -4,6 +4,8 @@
 //! What is random prints its seed; `LASTGASP_SEED=n` repeats a run, `LASTGASP_KILLS=200` kills more often. Crafting a
 //! journal takes the package systemd-journal-remote; without it that half is skipped, with a printed reason.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cargo_metadata::Message;
+use common::program;
 use lastgasp_core::hal::ReadStorage;
 use lastgasp_core::reader::Reader;
 use lastgasp_core::scan::{Entry, Scan, ScanOptions};
@@ -20,23 +22,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const REMOTE: &str = "/lib/systemd/systemd-journal-remote";
 const ENTRIES: usize = 20_000;
-
-/// Builds the daemon as the tests were built.
-fn daemon() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--package", "lastgaspd", "--bin", "lastgaspd"]);
-    cargo.args(["--message-format", "json-render-diagnostics"]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
-    assert!(built.status.success(), "building lastgaspd failed");
-    let mut paths = Message::parse_stream(built.stdout.as_slice()).filter_map(|message| match message.unwrap() {
-        Message::CompilerArtifact(artifact) if artifact.target.name == "lastgaspd" => artifact.executable,
-        _ => None,
-    });
-    paths.next().expect("cargo names the program it built").into_std_path_buf()
-}
 
 struct Random(u64);
 
@@ -206,7 +191,7 @@ fn a_killed_daemon_keeps_every_line_and_entry_once() {
         path("*.log")
     );
     fs::write(path("config.toml"), config).unwrap();
-    let (program, store) = (daemon(), path("store.lg"));
+    let (program, store) = (program("lastgaspd"), path("store.lg"));
     let mut logs =
         ["a", "b"].map(|name| Log { name, path: path(&format!("{name}.log")), next: 0, first: 0, rotated: false });
     let mut kept: BTreeSet<String> = BTreeSet::new();

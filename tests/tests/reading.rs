@@ -1,47 +1,19 @@
 //! The command line on a running node: by the socket what the store's file shows too, and the file where the node is
 //! silent.
 
+mod common;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::thread::{self, JoinHandle};
+use std::process::{Command, Output, Stdio};
 
-use cargo_metadata::Message;
-use crossbeam_channel::bounded;
-use lastgasp_core::node::{Class, Node};
-use lastgasp_hal_linux::LinuxStorageError;
-use lastgaspd::api::{Api, Bell, Mounted, Options, OwnedFact};
-use lastgaspd::clock::Clock;
-use lastgaspd::opening::{self, Memory, Place};
-use lastgaspd::parcel::{Answer, Reply, Slot};
-use lastgaspd::queue::{Intake, Queue};
-use lastgaspd::view::Handle;
-use lastgaspd::writer::{Ended, Listener, Syncer, Writer};
+use common::node::TestNode;
+use common::{Guard, program};
+use lastgaspd::parcel::Slot;
 use tempfile::TempDir;
 
-/// The command line; built if need be.
-fn lastgasp() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--package", "lastgasp", "--message-format", "json-render-diagnostics"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
-        assert!(built.status.success(), "building lastgasp failed");
-        let mut paths = Message::parse_stream(built.stdout.as_slice()).filter_map(|message| match message.unwrap() {
-            Message::CompilerArtifact(artifact) if artifact.target.name == "lastgasp" => artifact.executable,
-            _ => None,
-        });
-        paths.next().expect("cargo names the program it built").into_std_path_buf()
-    })
-}
-
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(lastgasp());
+    let mut command = Command::new(program("lastgasp"));
     command.args(arguments).env("TZ", "UTC").env("HOME", "/nonexistent");
     command.env_remove("XDG_STATE_HOME").env_remove("XDG_RUNTIME_DIR");
     command
@@ -58,91 +30,40 @@ fn text(arguments: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-struct Deaf;
-
-impl Listener for Deaf {
-    fn durable(&mut self, _: u64) {}
+/// A node, one of whose sources has a name that would drive a terminal.
+fn start_in(dir: TempDir) -> TestNode {
+    TestNode::start_in(dir, 8 << 20, "evil\x1b[2J")
 }
 
-/// A node in a directory of its own.
-struct TestNode {
-    dir: TempDir,
-    intake: Option<Intake<LinuxStorageError>>,
-    api: Option<Api>,
-    writer: Option<JoinHandle<Ended>>,
+fn path(node: &TestNode, name: &str) -> String {
+    node.dir().join(name).to_str().unwrap().to_owned()
 }
 
-impl TestNode {
-    fn start_in(dir: TempDir) -> Self {
-        let path = dir.path().join("store.lg");
-        let queue: Queue<LinuxStorageError> = Queue::new(4);
-        let (intake, handle) = (queue.intake(), Handle::new(queue.events()));
-        let bell = Bell::new().unwrap();
-        let of_writer = bell.clone();
-        let (to, mounted) = bounded(1);
-        let writer = thread::spawn(move || {
-            let clock = Clock::start();
-            let place = Place { path, size_bytes: Some(8 << 20), allow_volatile: true, streams: 256 };
-            let storage = opening::open_or_make(&place).unwrap();
-            let mut memory = Memory::default();
-            let mut store = opening::mount(storage, &place, &mut memory, &clock).unwrap();
-            let syncs = store.parts().0.sync_handle().unwrap();
-            to.send(Mounted::of(&mut store)).unwrap();
-            let syncer = Syncer::start(queue.events(), move || syncs.sync()).unwrap();
-            Writer::new(Node::new(store, 0), queue, syncer, (Deaf, of_writer), clock).run().0
-        });
-        let facts = Box::new(|| vec![OwnedFact::new("source", "evil\x1b[2J", &[("works", true.into())])]);
-        let mounted = mounted.recv().unwrap();
-        let options = Options { socket: dir.path().join("s.sock"), group: String::new(), mounted, facts };
-        let api = Api::start(options, handle, &bell).unwrap();
-        Self { dir, intake: Some(intake), api: Some(api), writer: Some(writer) }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    /// Sends records of three streams, some of them in parts, and waits until they are durable.
-    fn send(&self, from: u64, records: u64) {
-        let intake = self.intake.as_ref().unwrap();
-        let mut parcel = intake.parcel().unwrap();
-        parcel.class = Some(Class::Each);
+/// Sends records of three streams, some of them in parts, and waits until they are durable.
+fn send(node: &TestNode, from: u64, records: u64) {
+    node.send(|parcel| {
         for n in from..from + records {
             let stream = parcel.stream(["kernel", "app", "sshd"][usize::try_from(n % 3).unwrap()]);
             let body = parcel.copy(format!("record {n}").as_bytes());
             let severity = [9, 13, 17][usize::try_from(n / 3 % 3).unwrap()];
             parcel.push(Slot { severity, continued: n % 10 == 4, ..Slot::plain(stream, body) });
         }
-        let (to, answers) = bounded(1);
-        parcel.end_batch(Some(Reply::new(to, 0)));
-        intake.send(parcel).unwrap();
-        let answer = answers.recv().unwrap().1;
-        assert!(matches!(answer, Answer::Durable { .. }), "{answer:?}");
-    }
-
-    /// Ends it cleanly; gives the directory back.
-    fn stop(mut self) -> TempDir {
-        self.api = None;
-        self.intake = None;
-        let ended = self.writer.take().unwrap().join().unwrap();
-        assert_eq!(ended, Ended::Stopped { clean: true });
-        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
-    }
+    });
 }
 
 /// Two boots, the second one running: 200 and 300 records.
 fn node() -> TestNode {
-    let node = TestNode::start_in(tempfile::tempdir().unwrap());
-    node.send(1, 200);
-    let node = TestNode::start_in(node.stop());
-    node.send(201, 300);
+    let node = start_in(tempfile::tempdir().unwrap());
+    send(&node, 1, 200);
+    let node = start_in(node.stop());
+    send(&node, 201, 300);
     node
 }
 
 #[test]
 fn by_the_socket_one_reads_what_the_file_shows() {
     let node = node();
-    let (socket, store) = (node.path("s.sock"), node.path("store.lg"));
+    let (socket, store) = (path(&node, "s.sock"), path(&node, "store.lg"));
     for arguments in [
         &["tail"][..],
         &["tail", "--all", "-o", "cat"],
@@ -176,7 +97,7 @@ fn by_the_socket_one_reads_what_the_file_shows() {
 #[test]
 fn a_node_tells_of_itself_and_makes_things_durable() {
     let node = node();
-    let socket = node.path("s.sock");
+    let socket = path(&node, "s.sock");
     let status: serde_json::Value =
         serde_json::from_str(&text(&["status", "-o", "json", "--socket", &socket])).unwrap();
     assert_eq!((&status["numbers"]["durable_upto"], &status["numbers"]["boot"]), (&500.into(), &2.into()));
@@ -191,20 +112,10 @@ fn a_node_tells_of_itself_and_makes_things_durable() {
     assert_eq!(text(&["checkpoint", "-o", "json", "--socket", &socket]), "{\"durable_upto\":500}\n");
 }
 
-/// Ends a process that a test has started.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn following_a_node_shows_each_record_once_when_it_is_durable() {
     let node = node();
-    let socket = node.path("s.sock");
+    let socket = path(&node, "s.sock");
     let mut child =
         command(&["tail", "-f", "-n", "1", "-o", "json", "--socket", &socket]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -213,17 +124,17 @@ fn following_a_node_shows_each_record_once_when_it_is_durable() {
     let _guard = Guard(child);
     assert_eq!(numbers.next(), Some(500));
     for n in 501..520 {
-        node.send(n, 1);
+        send(&node, n, 1);
         assert_eq!(numbers.next(), Some(n));
     }
-    node.send(520, 100);
+    send(&node, 520, 100);
     assert_eq!(numbers.by_ref().take(100).collect::<Vec<_>>(), (520..620).collect::<Vec<_>>());
 }
 
 #[test]
 fn following_goes_on_when_the_node_starts_again() {
     let node = node();
-    let socket = node.path("s.sock");
+    let socket = path(&node, "s.sock");
     let mut child = command(&["tail", "-f", "-n", "1", "-o", "cat", "--socket", &socket])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -236,9 +147,9 @@ fn following_goes_on_when_the_node_starts_again() {
     let dir = node.stop();
     let said = words.next().unwrap();
     assert!(said.contains("waiting for the node to come back"), "{said}");
-    let node = TestNode::start_in(dir);
+    let node = start_in(dir);
     for n in 501..504 {
-        node.send(n, 1);
+        send(&node, n, 1);
         assert_eq!(lines.next().unwrap(), format!("record {n}"));
     }
 }
