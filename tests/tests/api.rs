@@ -352,5 +352,5 @@ fn a_node_that_is_silent_is_an_error_that_says_so() {
     let words = NodeSource::open(&path).unwrap_err().to_string();
     assert!(words.contains("does not answer"), "{words}");
     let nobody = NodeSource::open(&dir.path().join("none")).unwrap_err().to_string();
-    assert!(nobody.contains("connecting"), "{nobody}");
+    assert!(nobody.contains("no node answers there"), "{nobody}");
 }
