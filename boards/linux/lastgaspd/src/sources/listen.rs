@@ -1,4 +1,4 @@
-//! What the sources that listen on TCP have in common: binding, accepting within limits, and telling that a peer is gone.
+//! What the sources that listen on TCP have in common: binding, accepting within limits, telling that a peer is gone.
 //!
 //! Invariants: the process never uses up the file descriptors that others of its parts need; listeners that cannot be
 //! served are not looked at, so that they cost no time.
