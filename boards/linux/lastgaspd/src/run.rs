@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, anyhow, bail};
 use lastgasp_core::error::ReadOnlyReason;
 use lastgasp_core::node::Node;
-use lastgasp_hal_linux::LinuxStorageError;
+use lastgasp_hal_linux::{FileStorage, LinuxStorageError};
 
 use crate::acks::Acks;
 use crate::api::{self, Api, Bell, Mounted, Options};
@@ -63,13 +63,11 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let config = loaded.config;
     let means = Means::find(cli, &config);
     let path = config.store.path.clone().map_or_else(opening::default_path, Ok).map_err(Failure::Start)?;
-    let streams = config.limits.streams;
+    let (streams, policy, on_failure) = (config.limits.streams, config.policy(), config.store.on_failure);
+    let max_record_bytes =
+        config.store.max_record_bytes.map_or(usize::MAX, |b| usize::try_from(b).unwrap_or(usize::MAX));
     let place = Place { path, size_bytes: config.store.size_bytes, allow_volatile: cli.allow_volatile, streams };
-    let storage = opening::open_or_make(&place).map_err(Failure::Start)?;
-    if let Some(errno) = storage.open_report().flush_os_error {
-        let error = io::Error::from_raw_os_error(errno);
-        say(format_args!("{}: what the last run left unwritten is lost ({error})", place.path.display()));
-    }
+    let storage = open(&place).map_err(Failure::Start)?;
     let (mut memory, mut spare_memory) = (Memory::default(), Memory::default());
     // A sender that is told what is durable knows itself what it lost; for others it becomes a gap.
     let volatile_bound = if means.all_awaited(&config) { 0 } else { VOLATILE_BOUND };
@@ -93,10 +91,6 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     if means.is_greeting() {
         say(greeting::what_to_try(api.as_ref().map(Api::socket), &place.path));
     }
-    let config_now = config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let largest = store.record_bytes_max();
-    let max_record = config_now.store.max_record_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(largest);
-    let (policy, on_failure) = (config_now.policy(), config_now.store.on_failure);
     let supervisor = Supervisor {
         plan: plan::sources(means, handle.clone(), sources.clone()),
         request,
@@ -105,7 +99,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         handle,
         events: queue.events(),
         clock,
-        record_bytes_max: max_record.min(largest),
+        record_bytes_max: max_record_bytes.min(store.record_bytes_max()),
         cursors: cursors_of_store(&store),
         sources,
         lasts: false,
@@ -127,6 +121,16 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     drop(api);
     rest.listener.0.finish(stop.is_asked().then_some(READER_PATIENCE));
     end
+}
+
+/// Opens or makes the store, and says what its medium has to say.
+fn open(place: &Place) -> Result<FileStorage, Error> {
+    let storage = opening::open_or_make(place)?;
+    if let Some(errno) = storage.open_report().flush_os_error {
+        let error = io::Error::from_raw_os_error(errno);
+        say(format_args!("{}: what the last run left unwritten is lost ({error})", place.path.display()));
+    }
+    Ok(storage)
 }
 
 /// The socket for readers. Where it is built in and cannot be had, the node runs without.

@@ -2,12 +2,15 @@
 //!
 //! A cut run keeps a prefix of the batches, with their states, as the store does; the next one starts from there.
 
+use super::meet::STATES_AT_ONCE;
+use super::read::BATCH_BYTES;
 use super::*;
+use crate::config::Begin;
 use crate::config::pattern::{LineStart, PathPattern};
 use crate::queue::{Event, Queue};
 use crate::sources::status::SourceStatus;
 use crate::stop::{Ring, Stop};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::sync::{Arc, Mutex};

@@ -2,7 +2,10 @@
 //!
 //! A cut run keeps a prefix of the batches, with their states, as the store does; the next one starts from there.
 
+use super::keep::{BATCH_BYTES, LEFT_OUT_MAX};
 use super::*;
+use crate::config::Begin;
+use crate::parcel::Slot;
 use crate::queue::{Event, Queue};
 use crate::stop::Stop;
 use lastgasp_core::format::fields::{Fields, Value};
