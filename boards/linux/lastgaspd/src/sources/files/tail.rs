@@ -1,7 +1,7 @@
 //! A file that is followed: how far it was read, and what is known of its name.
 //!
-//! Invariants: nothing in front of the trail's offset is read again; nothing between the offset and `scanned` is a whole
-//! record.
+//! Invariants: nothing in front of the trail's offset is read again; nothing between the offset and `scanned` is a
+//! whole record.
 
 use std::fs::File;
 use std::io;
