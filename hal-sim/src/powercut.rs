@@ -71,7 +71,7 @@ impl Default for Request {
             depth: Depth::Sample,
             seed: 0,
             workloads: 4,
-            lives: 8,
+            lives: 6,
             days: 10,
             time: None,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),

@@ -14,6 +14,19 @@ pub struct Undo {
 }
 
 impl Model {
+    /// A rewrite was cut: which of the records below `log_floor` it left out is not known. Streams that take next to
+    /// nothing are never left out.
+    pub fn may_be_evicted(&mut self, log_floor: u64) {
+        let mut bytes = [0u64; 256];
+        self.records.iter().for_each(|r| bytes[usize::from(r.stream)] += u64::from(r.len));
+        let all: u64 = bytes.iter().sum();
+        for record in self.records.iter_mut().filter(|r| r.seq < log_floor) {
+            if record.standing == Standing::Durable && bytes[usize::from(record.stream)] * 8 >= all {
+                record.standing = Standing::Evicting;
+            }
+        }
+    }
+
     /// What is owed if these acknowledgements count for nothing.
     #[must_use]
     pub fn undone(&self, undo: Undo) -> Self {

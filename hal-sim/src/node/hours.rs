@@ -12,8 +12,9 @@ use super::sums::Flush;
 use super::traffic::Arrival;
 use crate::clocked::{Clocked, Timed};
 use crate::driver::medium::Medium;
-use crate::driver::observe::{floors_of, row_of, state_key, stream_name};
-use crate::model::Violation;
+use crate::driver::observe::{floors_of, row_of, scan_all, state_key, stream_name};
+use crate::model::{Item, Violation};
+use crate::rig::ScanRig;
 use crate::supply::{Event, Sense};
 use lastgasp_core::error::ReadOnlyReason;
 use lastgasp_core::format::row::Lost;
@@ -87,6 +88,8 @@ pub(super) struct Hours<'h, 'p, 'm, 's, M: Medium + Timed> {
     mains_went: Option<(u64, u64)>,
     /// A batch that found memory full.
     waiting: Option<Arrival>,
+    /// Memory for looking what a rewrite left out.
+    scan: ScanRig,
     since_durable_us: u64,
     end: Option<End>,
 }
@@ -96,6 +99,7 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
         let now_us = node.medium().now_us();
         let mains = node.medium().reserve.mains();
         let weather = life.weather.next(now_us);
+        let size = life.shape.rig_size();
         let mut hours = Self {
             life,
             node,
@@ -112,6 +116,7 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
             gasp: None,
             mains_went: None,
             waiting: None,
+            scan: ScanRig::new(&size),
             since_durable_us: now_us,
             end: None,
         };
@@ -210,6 +215,7 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
                 self.doubt_us = None;
                 self.tell(|| "the sense has told of a failure for too long, and is not believed".to_owned());
                 self.believes = true;
+                self.node.pause_rewriting(false);
             }
             Happening::Due => {
                 self.due_us = None;
@@ -284,6 +290,7 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
             return Ok(());
         }
         self.believes = mains;
+        self.node.pause_rewriting(!mains);
         if mains {
             self.tell(|| "the sense: power is back".to_owned());
             self.doubt_us = None;
@@ -390,7 +397,9 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
         }
         let now_us = self.node.medium().now_us();
         let told = self.node.medium().medium().op_log().len();
+        let edits = self.node.store().stats().edits;
         let output = self.node.step(now_us, input);
+        let evicted = self.evicted(edits)?;
         if self.life.story.is_told() {
             let ops = self.node.medium().medium().op_log()[told..].iter().map(ToString::to_string);
             let ops: Vec<String> = ops.collect();
@@ -398,8 +407,39 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
                 self.tell(|| format!("  operations: {}", ops.join(", ")));
             }
         }
+        self.life.world.main.evicted(&evicted, false)?;
         self.learn(&output)?;
+        if !self.clocked().is_off() {
+            self.life.sums.lose("retention", evicted.len() as u64);
+            self.life.world.main.evicted(&evicted, true)?;
+        }
         Ok(output.batch)
+    }
+
+    /// What a rewrite in the step left out, found by looking; if it was cut, whoever may be among it.
+    fn evicted(&mut self, edits: u64) -> Result<Vec<u64>, Violation> {
+        if self.life.shape.group_bytes == 0 {
+            return Ok(Vec::new());
+        }
+        if self.clocked().is_off() {
+            // Where the step was a commit, nobody is left out; the model is then only more lenient than it had to be.
+            let log_floor = self.node.store().catalog().log_floor();
+            self.life.world.main.may_be_evicted(log_floor);
+            return Ok(Vec::new());
+        }
+        if self.node.store().stats().edits == edits {
+            return Ok(Vec::new());
+        }
+        let mut storage = self.clocked().medium().clone().into_storage(&self.life.shape);
+        let catalog = self.node.store().catalog();
+        let items = scan_all(&mut storage, catalog, &mut self.scan.parts(), false)?;
+        let main = &self.life.world.main;
+        let gone = items.iter().filter_map(|item| match item {
+            Item::Gap { first, last, cause: GapCause::Retention } => Some(*first..=*last),
+            _ => None,
+        });
+        let gone: Vec<u64> = gone.flatten().filter(|seq| *seq < catalog.log_floor() && main.is_owed(*seq)).collect();
+        Ok(main.not_below(&gone, floors_of(catalog)))
     }
 
     fn learn(&mut self, output: &Output) -> Result<(), Violation> {
@@ -409,6 +449,7 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
             world.main.forget_boots();
         }
         let began = matches!(output.next, Next::Sync { .. });
+        let known = world.main.records().len();
         world.main.floors(floors_of(store.catalog()), began);
         let before = world.main.durable();
         if output.durable_upto > before {
@@ -416,6 +457,8 @@ impl<'h, 'p, 'm, 's, M: Medium + Timed> Hours<'h, 'p, 'm, 's, M> {
             world.main.floors(floors_of(store.catalog()), true);
             self.life.sums.acknowledged += output.durable_upto - before;
         }
+        let dropped = known - world.main.records().len();
+        self.life.sums.lose("retention", dropped as u64);
         world.main.ram_limit(store.ram_limit());
         if began {
             world.main.started();

@@ -71,19 +71,27 @@ pub struct Lived {
 }
 
 /// The shape of a store that lives: larger than those that are cut exhaustively, so that retention takes its time, and
-/// small enough that a mount is quick.
+/// small enough that a mount is quick. On the disk old log is rewritten into tables.
 #[must_use]
-pub fn shape_of(is_nor: bool) -> Shape {
-    match is_nor {
+pub fn shape_of(profile: &str) -> Shape {
+    let group_bytes = if profile == "disk" { 16_384 } else { 0 };
+    match profile == "nor" {
         true => Shape { segments: 24, segment_bytes: 4096, frame_bytes: 4096, arena_bytes: 8192, ..Shape::nor() },
-        false => Shape { segments: 24, segment_bytes: 16_384, frame_bytes: 8192, arena_bytes: 16_384, ..Shape::disk() },
+        false => Shape {
+            segments: 24,
+            segment_bytes: 16_384,
+            frame_bytes: 8192,
+            arena_bytes: 16_384,
+            group_bytes,
+            ..Shape::disk()
+        },
     }
 }
 
 /// Lets a node live.
 #[must_use]
 pub fn live<M: Medium + Timed>(plan: &LifePlan<'_>) -> Lived {
-    let mut life = Life::new(plan, shape_of(M::NAME == "nor"));
+    let mut life = Life::new(plan, shape_of(M::NAME));
     let result = guarded(|| life.run::<M>());
     let broken = result.err().map(|violation| Broken { boot: life.boots, violation });
     Lived { broken, story: life.story.lines(), sums: life.sums }

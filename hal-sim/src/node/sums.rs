@@ -169,7 +169,7 @@ impl Sums {
     /// Bytes written to the medium for each byte of a body.
     #[must_use]
     pub fn bytes_per_byte(&self) -> Option<f64> {
-        ratio(self.written_bytes, self.body_bytes)
+        ratio(self.written_bytes, self.body_bytes).filter(|_| self.written_bytes > 0)
     }
 
     /// Bytes programmed by the flash inside the medium for each byte of a body.

@@ -58,7 +58,7 @@ Exit codes: 0 every promise was kept, 1 one was broken (with the id that replays
 /// Pulls the plug of simulated nodes a great many times, and sees what survives.
 ///
 /// It runs the very code that runs on the device, on simulated media, supplies and clocks. Without arguments: a sample
-/// of all cuts of workloads that cross every path of the engine, and ten days in the lives of eight nodes, on every
+/// of all cuts of workloads that cross every path of the engine, and ten days in the lives of six nodes, on every
 /// medium.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// Let nodes live, whose mains fail at random; nothing else, unless --exhaustive says so.
     #[arg(long)]
     random: bool,
-    /// How many nodes live on each medium [default: 8, with --random 100].
+    /// How many nodes live on each medium [default: 6, with --random 100].
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Let nodes live for so long, however many that are.

@@ -75,7 +75,7 @@ pub(super) fn cells(verdict: &Verdict) -> [String; 8] {
         grouped(lost),
         verdict.sums.recovery_ms(100).map_or_else(|| "-".to_owned(), time),
         flush(verdict),
-        ratio(verdict.sums.flash_per_byte().or(verdict.sums.bytes_per_byte())),
+        ratio(verdict.sums.bytes_per_byte()),
     ]
 }
 
