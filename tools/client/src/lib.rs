@@ -18,6 +18,7 @@ mod error;
 mod file;
 mod gaps;
 mod image;
+mod line;
 mod node;
 mod partition;
 mod query;

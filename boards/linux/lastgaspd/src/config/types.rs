@@ -2,7 +2,7 @@
 //!
 //! Invariants: [`Config::default`] is what an empty file, or none, means, and it is a working node; nothing in here
 //! depends on the machine: where a path is `None`, the part that needs it knows its built-in one. What each value
-//! means to people stands in the table of keys (`keys.rs`), once.
+//! means to people stands in the table of keys (`table.rs`), once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
