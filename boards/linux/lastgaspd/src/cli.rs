@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lastgasp_core::node::Class;
 
-use crate::config::{ConfigArgs, Flag, Request, Switch, Value};
+use crate::config::{ConfigArgs, Flag, Request, Switch, Value, read_size};
 
 /// Size of a store nobody gave a size.
 pub const SIZE_DEFAULT_BYTES: u64 = 64 << 20;
@@ -143,25 +143,10 @@ impl Cli {
     }
 }
 
-/// Reads `64M`, `64MiB`, `65536`: powers of 1024.
+/// Reads `64M`, `64MiB`, `65536`: a size as the configuration has it, or just bytes.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return Err("give a whole number with K, M, G or T behind it, as in 64M".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "give a size as in 64M or 2G".to_owned())?;
-    match number.checked_mul(1 << shift) {
-        Some(0) => Err("a store needs room: the least is 512K".to_owned()),
-        Some(bytes) => Ok(bytes),
-        None => Err("that is more than any medium has".to_owned()),
-    }
+    let bytes = text.trim().parse().or_else(|_| read_size(text)).map_err(|why| format!("this {why}"))?;
+    if bytes == 0 { Err("a store needs room: the least is 512K".to_owned()) } else { Ok(bytes) }
 }
 
 fn parse_stream(name: &str) -> Result<String, String> {

@@ -43,4 +43,5 @@ pub use types::{
     Api, Begin, ClassRule, Classes, Config, Files, Http, Journald, KEEP_CLASSES_MAX, Keep, KeepClass, Limits,
     NAME_BYTES_MAX, OnFailure, REST, Sources, Stdin, Store, Switch, Syslog,
 };
+pub(crate) use units::read_size;
 pub use values::Value;

@@ -11,7 +11,7 @@ const TIMES: [(&str, u64); 6] =
     [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Reads `64M`, `64MiB`, `512B`: powers of 1024.
-pub(super) fn read_size(text: &str) -> Result<u64, String> {
+pub(crate) fn read_size(text: &str) -> Result<u64, String> {
     let advice = "write a whole number with K, M, G, T or B behind it, as \"64M\"";
     let (number, unit) = split(text).ok_or_else(|| format!("is no size; {advice}"))?;
     let shift = match unit.to_ascii_lowercase().as_str() {

@@ -1,4 +1,6 @@
 //! What is answered: a status and a line of JSON.
+//!
+//! Invariants: every answer has its length; who may try again is told when, and who is wrong is told where.
 
 use std::fmt::Write as _;
 
