@@ -103,6 +103,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         cursors: cursors_of_store(&store),
         sources,
         lasts: false,
+        started: 0,
     };
     supervisor.start(stop.clone(), reload).context("starting a thread").map_err(Failure::Start)?;
     let node = Node::new(store, volatile_bound);

@@ -41,6 +41,8 @@ pub type Plan<E> = Box<dyn Fn(&Config, bool) -> Vec<Wanted<E>> + Send>;
 struct Running {
     settings: String,
     ends: bool,
+    /// Which run of it this is.
+    number: u64,
     ring: Ring,
     thread: JoinHandle<()>,
 }
@@ -49,8 +51,12 @@ struct Running {
 enum Note {
     Stop,
     Reload,
-    /// A source has ended, after so many records.
-    Ended(String, u64),
+    /// This run of a source has ended, after so many records.
+    Ended {
+        name: String,
+        number: u64,
+        records: u64,
+    },
 }
 
 /// The supervisor's parts.
@@ -78,6 +84,8 @@ pub struct Supervisor<E> {
     /// A source was wanted that does not come to an end by itself: the node runs until it is stopped, also if that
     /// source cannot run.
     pub lasts: bool,
+    /// Sources started so far.
+    pub started: u64,
 }
 
 impl<E: Send + 'static> Supervisor<E> {
@@ -107,7 +115,11 @@ impl<E: Send + 'static> Supervisor<E> {
         self.begin(&mut running, wanted, to);
         while self.lasts || !running.is_empty() {
             match notes.recv() {
-                Ok(Note::Ended(name, records)) => self.ended(&mut running, &name, records, to),
+                // One that was started anew meanwhile is not meant.
+                Ok(Note::Ended { name, number, records }) if running.get(&name).is_some_and(|s| s.number == number) => {
+                    self.ended(&mut running, &name, records, to);
+                }
+                Ok(Note::Ended { .. }) => {}
                 Ok(Note::Reload) => self.reload(&mut running, to),
                 Ok(Note::Stop) | Err(_) => break,
             }
@@ -144,7 +156,7 @@ impl<E: Send + 'static> Supervisor<E> {
         }
     }
 
-    fn start_source(&self, wanted: Wanted<E>, to: &Sender<Note>) -> std::io::Result<Running> {
+    fn start_source(&mut self, wanted: Wanted<E>, to: &Sender<Note>) -> std::io::Result<Running> {
         let (stop, ring) = Stop::by_hand()?;
         let status = self.sources.join(&wanted.name);
         let context = Context {
@@ -155,6 +167,8 @@ impl<E: Send + 'static> Supervisor<E> {
             cursors: Arc::clone(&self.cursors),
             status: Arc::clone(&status),
         };
+        self.started = self.started.saturating_add(1);
+        let number = self.started;
         let (to, sources, name) = (to.clone(), self.sources.clone(), wanted.name.clone());
         let thread = thread::Builder::new().name(wanted.name.chars().take(15).collect()).spawn(move || {
             (wanted.run)(context);
@@ -162,9 +176,9 @@ impl<E: Send + 'static> Supervisor<E> {
             if report.works {
                 sources.leave(&status); // else it is shown why it does not run
             }
-            let _ = to.send(Note::Ended(name, report.records));
+            let _ = to.send(Note::Ended { name, number, records: report.records });
         })?;
-        Ok(Running { settings: wanted.settings, ends: wanted.ends, ring, thread })
+        Ok(Running { settings: wanted.settings, ends: wanted.ends, number, ring, thread })
     }
 
     fn reload(&mut self, running: &mut BTreeMap<String, Running>, to: &Sender<Note>) {
