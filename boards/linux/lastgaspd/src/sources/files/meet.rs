@@ -64,9 +64,8 @@ impl<E> Follower<'_, E> {
             Err(error) => return Ok(Err(error)),
         };
         let id = Id::from(&metadata);
-        // A file that was renamed keeps the stream it had.
         let known = self.book.get(id).map(|known| known.stream.clone());
-        let stream = known.unwrap_or_else(|| self.options.files.stream_of(&self.options.section, path));
+        let mut stream = self.options.files.stream_of(&self.options.section, path);
         if id != listed {
             return Ok(Ok(false));
         }
@@ -82,7 +81,11 @@ impl<E> Follower<'_, E> {
                 Ok(false) => Ok(Trail::default()),
                 Err(error) => Err(error),
             },
-            Ok(Some(trail)) => Ok(trail),
+            Ok(Some(trail)) => {
+                // A file that was renamed keeps the stream it had; one that only has its inode does not.
+                stream = known.unwrap_or(stream);
+                Ok(trail)
+            }
             Err(error) => Err(error),
         };
         Ok(trail.map(|trail| {
@@ -167,9 +170,10 @@ impl<E> Follower<'_, E> {
             }
         }
         let start = Trail::default().mark();
+        let of_copy = self.book.get(id).map_or_else(|| stream.to_owned(), |known| known.stream.clone());
         self.book.set(id, start, stream);
         if let Some((copy_id, file, other, trail)) = copy {
-            self.follow(copy_id, file, &other, stream.to_owned(), trail);
+            self.follow(copy_id, file, &other, of_copy, trail);
             if let Some(tail) = self.tails.get_mut(&copy_id) {
                 (tail.gone, tail.moved) = (true, true);
             }
