@@ -299,11 +299,10 @@ fn address_of(client: &mut NodeSource, source: &str) -> Option<SocketAddr> {
 fn words_of(client: &mut NodeSource, source: &str) -> Option<String> {
     let status = client.status().ok()?;
     let fact = status.facts.iter().find(|fact| fact.topic == "source" && fact.name == source)?;
-    let words = fact.fields().find_map(|(_, value)| match value {
+    fact.fields().find_map(|(_, value)| match value {
         Value::Str(text) if text.contains(' ') => Some(text.to_owned()),
         _ => None,
-    });
-    words
+    })
 }
 
 // ---- followed files
