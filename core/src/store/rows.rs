@@ -8,7 +8,7 @@ use crate::error::ReadOnlyReason;
 use crate::format::frame::{Frame, FrameFlags, FrameKind};
 use crate::format::row::{Item, ItemWriter, Lost, Prefix};
 use crate::hal::{Arena, Storage};
-use crate::memtable::{Entries, Frozen};
+use crate::memtable::{Entries, Entry, Frozen};
 use crate::streams::StreamTable;
 
 /// A batch that is being written as a chain of frames.
@@ -117,8 +117,10 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
                 None => return None,
             }
             let first = cursor.clone().next()?.seq;
-            let end = cursor.clone().find(|e| e.ends_batch && e.numbers() > 0)?;
-            let last = end.seq.saturating_add(u64::from(end.numbers())).saturating_sub(1);
+            // The batch may end with state entries, and others of states alone may stand before it.
+            let next = |e: &Entry<'_>| e.seq.saturating_add(u64::from(e.numbers()));
+            let end = cursor.clone().find(|e| e.ends_batch && next(e) > first)?;
+            let last = next(&end).saturating_sub(1);
             *chain = Some(ChainWrite { first, last, part: 0 });
         }
         let link = chain.as_mut()?;
