@@ -140,3 +140,11 @@ fn a_stream_that_floods_the_store_in_large_commits_evicts_only_itself() {
     assert!(quiet.len() > 100, "{} lines", quiet.len());
     assert!(loud.len() > 500, "{} lines of the flood; {stats:?}", loud.len());
 }
+
+#[test]
+fn a_stream_that_floods_the_store_in_commits_of_two_segments_evicts_only_itself() {
+    // As a node under load: each commit takes a whole memtable, which is two segments large.
+    let (loud, quiet, stats) = flood(250);
+    assert!(quiet.len() > 100, "{} lines", quiet.len());
+    assert!(loud.len() > 500, "{} lines of the flood; {stats:?}", loud.len());
+}

@@ -37,9 +37,11 @@ use pace::Pace;
 
 /// Rewriting goes on when nothing came in for so long.
 const IDLE_US: u64 = 500_000;
-/// While space is short, a step of rewriting goes with so many bytes taken in, and at most so many with a commit.
+/// While space is short, a step of rewriting goes with so many bytes taken in; so many go with each segment that the log
+/// took, which is more than rewriting one takes where segments are small; and at most so many with a commit.
 const STEP_BYTES: u64 = 512 << 10;
-const STEPS_PER_COMMIT: u64 = 8;
+const STEPS_PER_SEGMENT: u64 = 8;
+const STEPS_PER_COMMIT: u64 = 64;
 
 /// A batch: durable whole or not at all. An empty one of class [`Class::Each`] makes everything durable that was put in
 /// before it: its last number is the one that has to become durable.
@@ -167,6 +169,8 @@ pub struct Node<'m, S: Storage, A: Arena> {
     more: bool,
     /// Bytes of records that rewriting has kept up with.
     bytes_seen: u64,
+    /// And segments that the log took.
+    segments_seen: u64,
 }
 
 impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
@@ -187,6 +191,7 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
             busy_us: None,
             more: true,
             bytes_seen: 0,
+            segments_seen: 0,
         }
     }
 
@@ -297,9 +302,12 @@ impl<'m, S: Storage, A: Arena> Node<'m, S, A> {
 
     /// Between two commits, where space is short: so much that the log never has to wait for it.
     fn rewrite_when_short(&mut self, now_us: u64) {
-        let taken = self.store.stats().record_bytes;
-        let since = taken.saturating_sub(core::mem::replace(&mut self.bytes_seen, taken));
-        let steps = since.checked_div(STEP_BYTES).unwrap_or(0).saturating_add(2).min(STEPS_PER_COMMIT);
+        let stats = self.store.stats();
+        let since = |now: u64, seen: &mut u64| now.saturating_sub(core::mem::replace(seen, now));
+        let bytes = since(stats.record_bytes, &mut self.bytes_seen);
+        let segments = since(stats.segments_opened, &mut self.segments_seen);
+        let steps = bytes.checked_div(STEP_BYTES).unwrap_or(0).saturating_add(2);
+        let steps = steps.saturating_add(segments.saturating_mul(STEPS_PER_SEGMENT)).min(STEPS_PER_COMMIT);
         for _ in 0..steps {
             if self.phase != Phase::Running || self.paused || !self.store.is_short_of_space() {
                 return;

@@ -99,7 +99,11 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
     }
 
     fn free_wanted(&self) -> usize {
-        usize::try_from(self.catalog.geometry.segments / 16).unwrap_or(2).clamp(2, 8)
+        let usual = usize::try_from(self.catalog.geometry.segments / 16).unwrap_or(2).clamp(2, 8);
+        // One commit takes so much before anything can be done about it; and a table has to be begun even then.
+        let (used, free) = self.memtable_bytes();
+        let room = usize::try_from(self.catalog.data_room()).unwrap_or(usize::MAX).max(1);
+        usual.max(used.saturating_add(free).div_ceil(room).saturating_add(2))
     }
 
     /// Does a bounded piece of rewriting or retention, if any is due; `now_us` is on the clock of the records' time of
