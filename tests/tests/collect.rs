@@ -867,3 +867,44 @@ fn streams_beyond_the_limit_are_told_apart_by_a_field() {
     }
     assert_eq!(others.len(), 300 - 256);
 }
+
+#[test]
+fn a_stream_that_floods_a_small_store_evicts_no_line_of_a_quiet_one() {
+    const STORE: usize = 16 << 20;
+    let home = Home::new("16M");
+    home.configure(SYSLOG);
+    let mut node = home.start();
+    let at = node.listens("syslog.tcp");
+    let (mut loud, mut quiet) = (TcpStream::connect(at).unwrap(), TcpStream::connect(at).unwrap());
+    let mut random = Random(42);
+    let (mut sent, mut said) = (0, Vec::new());
+    let mut text = Vec::with_capacity(1 << 20);
+    while sent < 20 * STORE {
+        text.clear();
+        while text.len() < 1 << 18 {
+            text.extend_from_slice(b"<14>Nov 20 07:00:00 host loud: ");
+            // As hard to pack as base64.
+            for _ in 0..40 {
+                text.extend(random.next().to_le_bytes().map(|b| b'0' + b % 64));
+            }
+            text.push(b'\n');
+        }
+        loud.write_all(&text).unwrap();
+        sent += text.len();
+        if said.len() < sent / (STORE / 8) {
+            let line = format!("line {}", said.len());
+            quiet.write_all(format!("<14>Nov 20 07:00:00 host quiet: {line}\n").as_bytes()).unwrap();
+            said.push(line);
+        }
+    }
+    for mut stream in [loud, quiet] {
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    node.stop();
+    let log = home.read();
+    log.assert_only_gaps(Some(GapCause::Retention));
+    let newest = log.lines.last().unwrap();
+    println!("{} lines of the flood are left of {}", log.of_stream("loud").len(), newest.seq);
+    assert_lines("quiet", &log.of_stream("quiet"), &said);
+}
