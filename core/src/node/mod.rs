@@ -37,8 +37,8 @@ use pace::Pace;
 
 /// Rewriting goes on when nothing came in for so long.
 const IDLE_US: u64 = 500_000;
-/// While space is short, a step of rewriting goes with so many bytes taken in; so many go with each segment that the log
-/// took, which is more than rewriting one takes where segments are small; and at most so many with a commit.
+/// While space is short, a step of rewriting goes with so many bytes taken in; so many go with each segment that the
+/// log took, which is more than rewriting one takes where segments are small; and at most so many with a commit.
 const STEP_BYTES: u64 = 512 << 10;
 const STEPS_PER_SEGMENT: u64 = 8;
 const STEPS_PER_COMMIT: u64 = 64;
