@@ -27,15 +27,9 @@ impl<'m, S: Storage, A: Arena> Store<'m, S, A> {
             self.catalog.gaps.add(Gap::new(void_from, last, false, GapCause::RamTier));
         }
         let mut result = Ok(());
-        let adopted = self.catalog.durable_upto;
         if self.verdict.marginal_edit {
-            // Settle the manifest before anything is written that its last edit does not know of. What stands in the
-            // last frame may read differently at the next mount: nothing may prove it before the origin repeats it.
-            let doubtful = self.verdict.last_frame.map_or(u64::MAX, |(_, _, frame)| frame.first_seq);
-            self.catalog.durable_upto = adopted.min(doubtful.saturating_sub(1));
-            let published = self.publish();
-            self.catalog.durable_upto = adopted;
-            published.map_err(|stop| self.stopped(stop))?;
+            // Settle the manifest before anything is written that its last edit does not know of.
+            self.publish().map_err(|stop| self.stopped(stop))?;
         }
         for _ in 0..ATTEMPTS {
             result = self.write_origin(void_from, next_seq);
