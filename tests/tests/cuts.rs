@@ -167,8 +167,8 @@ fn a_tear_that_was_declared_void_is_neither_rot_nor_taken_up_again_later() {
 fn a_segment_that_was_announced_and_half_written_is_not_begun_twice() {
     let half = |n| (0..n).flat_map(|_| [append(&[400, 300]), Step::Commit]).collect::<Vec<_>>();
     let cut = || boot([half(4), vec![append(&[400]), Step::Begin]].concat(), Stop::Crash(Fate::Seeded(1)));
-    // On NOR flash a second cut between the settling of the manifest and the origin can still take back a last frame that
-    // was shown and never acknowledged: README, "Not yet".
+    // On NOR flash a second cut between the settling of the manifest and the origin can still take back a last frame
+    // that was shown and never acknowledged: README, "Not yet".
     let boots = vec![cut(), cut(), boot(half(2), Stop::Close)];
     let (name, about) = ("scenario".to_owned(), "a scenario");
     let reach = Reach { first_one_in: 2, second_one_in: 24, ..Reach::default() };
